@@ -1,0 +1,3 @@
+"""Composers write notes: prompt -> Score."""
+
+TABLE = {"rules": "audiogen.composers.rules:RuleComposer"}

@@ -1,0 +1,3 @@
+"""Generators make mel frames: condition -> mel."""
+
+TABLE = {"diffusion": "audiogen.generators.diffusion:MelDiffusion"}
