@@ -64,7 +64,7 @@ FORMS: dict[str, Form] = {
     "disco": Form("4/4", (112, 128), 0.8),
     "drum and bass": Form("4/4", (160, 178), 0.95, "minor", ("drum n bass", "dnb", "jungle", "breakbeat")),
     "etude": Form("4/4", (100, 140), 0.6, words=("study", "exercise")),
-    "folk": Form("4/4", (90, 130), 0.5, words=("folksong", "folk song", "country", "bluegrass", "shanty", "sea shanty")),
+    "folk": Form("4/4", (90, 130), 0.5, words=("folksong", "folk song", "country", "bluegrass", "shanty")),
     "fugue": Form("4/4", (76, 104), 0.5, words=("invention", "canon", "counterpoint", "baroque")),
     "funk": Form("4/4", (95, 118), 0.8, words=("funky", "groove")),
     "hip hop": Form("4/4", (82, 98), 0.6, "minor", ("hiphop", "boom bap", "rap")),
@@ -148,14 +148,14 @@ _NUMBER_BPM = re.compile(r"(?<![\d.])(\d{1,4}(?:\.\d+)?)\s*-?\s*(?:b\.?p\.?m\b|b
 _BPM_NUMBER = re.compile(r"\b(?:bpm|tempo(?:\s+of)?)\s*[:=]?\s*(\d{2,4}(?:\.\d+)?)(?![\d/])", re.I)
 _AT_NUMBER = re.compile(r"\bat\s+([4-9]\d|1\d\d|2[0-4]\d)(?=\s*(?:$|[,;.!)]|in\b|and\b))", re.I)  # "waltz at 120"
 _METRE = re.compile(r"(?<![\d/])(\d{1,2})\s*/\s*(\d{1,2})(?![\d/])")
-_SPOKEN_METRE = re.compile(r"\b(two|three|four|five|six|seven|nine|twelve)[ -](two|four|eight)\s+(?:time|metre|meter)\b",
-                           re.I)
+_SPOKEN_METRE = re.compile(
+    r"\b(two|three|four|five|six|seven|nine|twelve)[ -](two|four|eight)\s+(?:time|metre|meter)\b", re.I)
 _SPOKEN = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "twelve": 12}
 # A tonic is a capital letter, except before a spelled mode ("a minor third" is music, so a lone "a major" needs "in").
 _KEY = re.compile(
     r"\b(?P<tonic>[A-Ga-g])(?P<sign>\s?(?:[#♯b♭](?![a-z])|-?\s?sharp\b|-?\s?flat\b))?"
-    r"[\s-]?(?P<mode>" + "|".join(sorted(_MINOR_MODES[:2] + _MAJOR_MODES[:2] + _MINOR_MODES[4:] + _MAJOR_MODES[3:],
-                                            key=len, reverse=True)) + r")\b(?!\s+(?:key|keys|mode|scale|chords?)\b)", re.I)
+    r"[\s-]?(?P<mode>minor|min|aeolian|dorian|phrygian|locrian|major|maj|ionian|lydian|mixolydian)\b"
+    r"(?!\s+(?:key|keys|mode|scale|chords?)\b)", re.I)
 _CHORD_KEY = re.compile(r"(?:(?<=\s)|(?<=^)|(?<=\())(?P<tonic>[A-G])(?P<sign>[#♯b♭]?)m(?![\w'])")
 _PLAIN_KEY = re.compile(r"\b(?:in(?:\s+the\s+key\s+of)?|key(?:\s+of)?)\s*[:=]?\s*(?P<tonic>[A-G])(?P<sign>[#♯b♭]?)"
                         r"(?=$|[\s,.;)])(?!\s*(?:-?\s?(?:sharp|flat))\b)")
@@ -184,6 +184,7 @@ def parse_prompt(text: str) -> MusicalPlan:
     moods = [MOODS[word] for word in words.split() if word in MOODS]
     modes = [mode for mode, _ in moods if mode]
     energies = [energy for _, energy in moods if energy is not None]
+    mode = key.split()[1] if key else modes[0] if modes else None
     bpm = _find_bpm(text)
     bpm_range = (bpm, bpm) if bpm is not None else _tempo_range(tempo, implied)
     if not energies:
@@ -192,8 +193,9 @@ def parse_prompt(text: str) -> MusicalPlan:
             energies.append(min(max((sum(TEMPO_WORDS[tempo]) / 2 - 40) / 140, 0.0), 1.0))
     return MusicalPlan(
         bpm=bpm, bpm_range=bpm_range, key=key,
-        mode=key.split()[1] if key else modes[0] if modes else _lone_mode(words) or (implied.mode if implied else None),
-        metre=_find_metre(text) or (implied.metre if implied else None), form=form, energy=sum(energies) / len(energies) if energies else None,
+        mode=mode or _lone_mode(words) or (implied.mode if implied else None),
+        metre=_find_metre(text) or (implied.metre if implied else None), form=form,
+        energy=sum(energies) / len(energies) if energies else None,
     )
 
 
@@ -209,7 +211,7 @@ def check_bpm(bpm: float) -> float:
 
 
 def check_key(key: str) -> str:
-    """"am", "A min", "F# major", "bes" ... -> "A minor"; a bare tonic is major. Raises `UserError` with the known keys."""
+    """"am", "A min", "F# major", ... -> "A minor", "F# major"; a bare tonic is major. Raises `UserError`."""
     text = " ".join(key.replace("♯", "#").replace("♭", "b").replace("-", " ").split())
     text = re.sub(r"(?i)\s*\bsharp\b", "#", re.sub(r"(?i)\s*\bflat\b", "b", text))
     match = re.fullmatch(r"([A-Ga-g])([#b]?)\s*([A-Za-z]*)", text)
@@ -241,8 +243,8 @@ def check_metre(metre: str) -> str:
 def read_prompt_file(path: str | Path) -> list[Prompt]:
     """Prompts from a file: one text a line, or one JSON object a line with the fields of `Prompt` (JSONL).
 
-    Blank lines and lines that start with # are passed over. In JSON, `styles` is {"piano": 0.7} or a list of names or of
-    [name, weight]; `score` is the path of a MIDI file, seen from the folder of the prompt file.
+    Blank lines and lines that start with # are passed over. In JSON, `styles` is {"piano": 0.7} or a list of names or
+    of [name, weight]; `score` is the path of a MIDI file, seen from the folder of the prompt file.
     """
     path = Path(path)
     try:

@@ -37,7 +37,8 @@ def test_tempo_number(text, bpm):
 
 
 @pytest.mark.parametrize(("text", "key"), [
-    ("waltz in A minor", "A minor"), ("F# major etude", "F# major"), ("blues in Am", "A minor"), ("Bbm ballad", "Bb minor"),
+    ("waltz in A minor", "A minor"), ("F# major etude", "F# major"), ("blues in Am", "A minor"),
+    ("Bbm ballad", "Bb minor"),
     ("cello in G", "G major"), ("key of Eb, calm", "Eb major"), ("in e flat major", "Eb major"),
     ("D-sharp minor prelude", "D# minor"), ("in D dorian", "D minor"), ("violin, b minor", "B minor"),
     ("C♯ minor", "C# minor"), ("waltz in a minor", "A minor"),
@@ -53,7 +54,8 @@ def test_key(text, key):
 
 @pytest.mark.parametrize(("text", "metre", "form"), [
     ("slow waltz", "3/4", "waltz"), ("an Irish jig", "6/8", "jig"), ("a march in 6/8", "6/8", "march"),
-    ("seven-eight time techno", "7/8", "techno"), ("twelve-bar blues", "4/4", "blues"), ("piano ragtime", "2/4", "ragtime"),
+    ("seven-eight time techno", "7/8", "techno"), ("twelve-bar blues", "4/4", "blues"),
+    ("piano ragtime", "2/4", "ragtime"),
     ("Lo-Fi study beats", "4/4", "lo-fi"), ("valses", "3/4", "waltz"), ("slip jig", "9/8", "slip jig"),
     ("drum and bass", "4/4", "drum and bass"), ("rock drums", None, None), ("alla breve", "2/2", None),
     ("cello", None, None), ("pop-rock waltz", "3/4", "waltz"), ("hymn", "4/4", "chorale"),
@@ -64,7 +66,8 @@ def test_metre_and_form(text, metre, form):
 
 
 def test_tempo_words_are_ordered_and_scale_a_form():
-    middle = {word: sum(parse_prompt(word).bpm_range) / 2 for word in ("largo", "adagio", "andante", "allegro", "presto")}
+    words = ("largo", "adagio", "andante", "allegro", "presto")
+    middle = {word: sum(parse_prompt(word).bpm_range) / 2 for word in words}
     assert list(middle.values()) == sorted(middle.values())
     slow, plain, fast = (parse_prompt(f"{word} jig").bpm_range for word in ("slow", "", "fast"))
     assert slow < plain < fast
@@ -120,7 +123,8 @@ def test_prompt_file(tmp_path):
     Score((Note(0.0, 0.5, 60),)).save(tmp_path / "tune.mid")
     path = tmp_path / "prompts.txt"
     path.write_text("\n".join([
-        "# a comment", "", "slow piano", json.dumps({"text": "x", "styles": {"cello": 0.3}, "bpm": 90, "score": "tune.mid"}),
+        "# a comment", "", "slow piano",
+        json.dumps({"text": "x", "styles": {"cello": 0.3}, "bpm": 90, "score": "tune.mid"}),
         json.dumps({"styles": ["rain", ["flute", 2]], "seconds": 3, "key": "am"}),
     ]))
     first, second, third = read_prompt_file(path)
@@ -130,8 +134,10 @@ def test_prompt_file(tmp_path):
 
 
 @pytest.mark.parametrize(("line", "says"), [
-    ('{"txt": "x"}', "'text'"), ("{broken", "JSON"), ('{"bpm": "quick"}', "no number"), ('{"styles": 3}', "grand piano"),
-    ('{"seconds": -1}', "at least"), ('{"score": "nowhere.mid"}', "no score"), ("", "no prompt"), ('{"text": 5}', "text"),
+    ('{"txt": "x"}', "'text'"),
+    ("{broken", "JSON"), ('{"bpm": "quick"}', "no number"), ('{"styles": 3}', "grand piano"),
+    ('{"seconds": -1}', "at least"), ('{"score": "nowhere.mid"}', "no score"),
+    ("", "no prompt"), ('{"text": 5}', "text"),
 ])
 def test_bad_prompt_file_names_the_line(tmp_path, line, says):
     path = tmp_path / "prompts.jsonl"
