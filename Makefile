@@ -1,0 +1,62 @@
+# make setup   everything into .venv (the second time: nothing to do)
+# make demo    three clips from three prompts, as WAV with a spectrogram PNG each, in demo/
+# make test    the linter and all tests, at most ten minutes on two cores
+# make clean   what these commands wrote, but for .venv; make distclean takes that too
+#
+# PYTHON=python3.12 chooses the interpreter of .venv; PIP_ARGS="..." goes to every pip install (docs/install.md).
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.ready
+WORKERS ?= 2
+PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt $(PIP_ARGS)
+
+.PHONY: help setup demo test clean distclean
+
+help:
+	@sed -n '/^# /s/^# //p' Makefile
+
+setup: $(STAMP)
+
+# The stamp is written last, so an interrupted set-up starts over where pip left it. torch goes first: whatever comes
+# after it is then satisfied by the one that is there, be it a CPU or a CUDA build.
+$(STAMP): constraints.txt pyproject.toml
+	@python="$(PYTHON)"; \
+	for name in $$python $$( [ -n "$$python" ] || echo python3 python python3.13 python3.12 python3.11 python3.10 ); do \
+	    if "$$name" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then found=$$name; break; fi; \
+	done; \
+	if [ -z "$${found:-}" ]; then \
+	    echo "audiogen needs Python 3.10 or newer; $${python:-python3} is $$("$${python:-python3}" --version 2>&1 | head -n 1 || true)." \
+	         "Install one, or name it: make setup PYTHON=/path/to/python3" >&2; exit 2; \
+	fi; \
+	if ! "$$found" -c 'import venv, ensurepip' 2>/dev/null; then \
+	    echo "$$found has no venv module: install it (Debian, Ubuntu: apt install python3-venv) or name another" \
+	         "interpreter: make setup PYTHON=/path/to/python3" >&2; exit 2; \
+	fi; \
+	version='import sys; print("%d.%d" % sys.version_info[:2])'; \
+	if [ -n "$$python" ] && [ -x $(BIN)/python ] && [ "$$("$$found" -c "$$version")" != "$$($(BIN)/python -c "$$version")" ]; then \
+	    echo "$(VENV) holds another Python than $$python: run make distclean first" >&2; exit 2; \
+	fi; \
+	if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then "$$found" -m venv --clear $(VENV); fi
+	@echo "Installing torch and the rest into $(VENV) (once; some minutes) ..."
+	@$(PIP_INSTALL) torch setuptools
+	@$(PIP_INSTALL) --no-build-isolation --editable '.[dev]'
+	@touch $@
+
+demo: $(STAMP)
+	@$(BIN)/audiogen generate --prompts docs/demo_prompts.txt --seconds 8 --seed 1 --png --overwrite --out demo
+
+test: $(STAMP)
+	@$(BIN)/ruff check .
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
+
+clean:
+	@rm -rf demo build dist *.egg-info .pytest_cache .ruff_cache .import_linter_cache
+	@find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+distclean: clean
+	@rm -rf $(VENV)
