@@ -32,6 +32,8 @@ from audiogen.data.manifest import Entry, Manifest, read_manifest
 
 log = logging.getLogger("audiogen.data")
 
+LAST_PAGE = 1 << 18  # samples: an Ogg page holds at most 255 packets, of at most 1024 samples in what encoders write
+
 Encode = Callable[[Entry, float, int, SampleRng], Condition]
 
 
@@ -199,9 +201,11 @@ def read_segment(
             margin = 0 if rate == sample_rate else 128 * max(1, math.ceil(rate / sample_rate))
             begin = max(0, (start * rate // sample_rate - margin) // unit * unit)
             end = min(total, math.ceil((start + time) * rate / sample_rate) + margin)
-            if begin:
-                file.seek(begin)
-            samples = file.read(max(0, end - begin), dtype="float32", always_2d=True)
+            # libsndfile seeks wrongly into the last page of Ogg Vorbis (its issue 885): read up to there instead.
+            seek = min(begin, max(0, total - LAST_PAGE)) if file.subtype == "VORBIS" else begin
+            if seek:
+                file.seek(seek)
+            samples = file.read(max(0, end - seek), dtype="float32", always_2d=True)[begin - seek :]
     except (soundfile.LibsndfileError, RuntimeError, OSError) as reason:
         raise UserError(f"{path} cannot be read as audio ({str(reason).rstrip('.')})") from None
     if len(samples) < end - begin:
