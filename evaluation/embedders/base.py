@@ -1,0 +1,74 @@
+"""What every embedder promises, and where its weights are looked for."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from audiogen.core.errors import UserError
+from audiogen.core.registry import resolve
+
+
+@runtime_checkable
+class Embedder(Protocol):
+    """Audio -> one feature vector a window.
+
+    `window` and `hop` are seconds; a clip of less than one window has no vector (callers count it or pad it, and say so).
+    `version` changes whenever the same audio would give other numbers; it is part of the key of the embedding cache.
+    """
+
+    name: str
+    version: int
+    sample_rate: int  # of the audio that it takes
+    dim: int
+    window: float
+    hop: float
+    weights_sha256: str  # "" for an embedder without weights
+    note: str  # what a reader of its numbers must know
+
+    def __call__(self, audio: Tensor) -> Tensor:
+        """audio (batch, time) float32 at `sample_rate` -> (batch, windows, dim)."""
+
+
+def load_embedder(name: str, *, weights: str | Path | None = None) -> Embedder:
+    """The embedder of that name, in eval mode. `weights`: the folder that holds weight files."""
+    return resolve("embedder", name)(weights=weights)
+
+
+def read_weights(file: str, *, sha256: str, source: str, weights: str | Path | None) -> bytes:
+    """The bytes of a published weight file, checked against its hash.
+
+    Looked for in `weights`, then in the folder that AUDIOGEN_WEIGHTS names. Never downloaded, never patched in place.
+    """
+    folders = [Path(folder) for folder in (weights, os.environ.get("AUDIOGEN_WEIGHTS")) if folder]
+    for folder in folders:
+        path = folder / file
+        if path.is_file():
+            data = path.read_bytes()
+            found = hashlib.sha256(data).hexdigest()
+            if found != sha256:
+                raise UserError(f"{path} is not the published file (sha256 {found[:12]}..., not {sha256[:12]}...): "
+                                f"copy it again from {source}")
+            return data
+    looked = ", ".join(str(folder) for folder in folders) or "no folder (neither --weights nor AUDIOGEN_WEIGHTS is set)"
+    raise UserError(f"weights {file} not found: looked in {looked}; get the file from {source} (sha256 {sha256[:12]}...) "
+                    f"and name its folder with --weights or AUDIOGEN_WEIGHTS, or use --embedder melstats, which needs none")
+
+
+def windows(frames: Tensor, length: int, hop: int) -> Tensor:
+    """frames (batch, time, dim) -> (batch, windows, length, dim); whole windows only, so there may be none."""
+    if frames.shape[1] < length:
+        return frames.new_zeros(frames.shape[0], 0, length, frames.shape[2])
+    return frames.unfold(1, length, hop).transpose(2, 3)  # unfold puts the window last
+
+
+def in_blocks(function, rows: Tensor, block: int, width: int) -> Tensor:
+    """function over rows (n, ...) -> (n, width), `block` rows at a time, so that memory does not grow with the clip."""
+    if not len(rows):
+        return rows.new_zeros(0, width)
+    return torch.cat([function(part) for part in rows.split(block)])
