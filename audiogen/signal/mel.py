@@ -38,8 +38,8 @@ class MelSpectrogram(nn.Module):
     def forward(self, audio: Tensor) -> Tensor:
         """audio (batch, 1, time) or (batch, time) -> log-mel (batch, n_mels, frames), frames = format.frames(time).
 
-        A clip too short to be mirrored (time <= padding) is first filled up with zeros at its end. Raises `UserError`
-        for a clip without a single frame.
+        A clip too short to be mirrored (time <= padding) counts as if silence followed it. Raises `UserError` for a
+        clip without a single frame.
         """
         if audio.dim() == 3 and audio.shape[1] == 1:
             audio = audio[:, 0]
@@ -84,9 +84,8 @@ def _pad(audio: Tensor, format: MelFormat) -> Tensor:
     """(batch, time) -> (batch, left + time + right), mirrored at both ends without repeating the end sample."""
     total = format.n_fft - format.hop_length if format.padding == "same" else 2 * (format.n_fft // 2)
     left, right = total // 2, total - total // 2
-    short = right + 1 - audio.shape[1]
-    if short > 0:
-        audio = F.pad(audio, (0, short))
+    if audio.shape[1] <= right:
+        audio = F.pad(audio, (0, format.n_fft))  # so far that no frame that is kept reaches the mirrored end
     return F.pad(audio, (left, right), mode="reflect")
 
 

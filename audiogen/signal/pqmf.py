@@ -81,7 +81,8 @@ def prototype(taps: int, cutoff: float, beta: float) -> np.ndarray:
 @functools.lru_cache(maxsize=64)
 def best_cutoff(bands: int, taps: int, beta: float) -> float:
     """The cutoff with the flattest overall response: the prototype, convolved with itself, should be zero at every
-    multiple of 2 * bands from its middle (Lin and Vaidyanathan, eq. 14), so the sum of their squares is made smallest (they take the largest; the sum gives 1 to 3 dB more)."""
+    multiple of 2 * bands from its middle (Lin and Vaidyanathan, eq. 14), so the sum of the squares there is made
+    smallest (they take the largest; the sum gives 1 to 3 dB more)."""
 
     def ripple(cutoff: float) -> float:
         low_pass = prototype(taps, cutoff, beta)
