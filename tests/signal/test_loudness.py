@@ -36,7 +36,7 @@ def test_a_mono_sine_is_3_db_softer():
 def test_quiet_passages_are_gated_out():
     loud, quiet = sine(-23, seconds=12, rate=16000), sine(-60, seconds=12, rate=16000)
     both = Audio(torch.cat([quiet.samples, loud.samples, quiet.samples], dim=1), 16000)
-    assert integrated_loudness(both) == pytest.approx(integrated_loudness(loud), abs=0.1)
+    assert integrated_loudness(both) == pytest.approx(integrated_loudness(loud), abs=0.15)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 5])
