@@ -7,6 +7,7 @@ crossfades, at its level (bowed, blown, sung, organ) or dying away as it did (st
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 import subprocess
@@ -16,10 +17,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from audiogen.conditioning.instruments import DRUM_HITS, DRUM_STAND_INS, Instrument, instrument
 from audiogen.core.audio import Audio
 from audiogen.core.errors import UserError
+from audiogen.core.files import whole_file
 from audiogen.core.score import Note, Score
 from audiogen.data.notes import RecordedNote, read_notes, voices
 
@@ -302,3 +305,14 @@ def _envelope(audio: np.ndarray, width: int) -> np.ndarray:
     at = np.arange(len(audio))
     low, high = np.maximum(at - width // 2, 0), np.minimum(at + width - width // 2, len(audio))
     return np.sqrt(np.maximum(power[high] - power[low], 0.0) / (high - low)).astype(np.float32)
+
+
+def write_clip(path: str | Path, audio: np.ndarray, sample_rate: int, *, sidecar: dict, score: Score | None = None) -> None:
+    """Write `path` (FLAC) with its sidecar .json and, where it has a score, the .mid of the notes played."""
+    path = Path(path)
+    Audio(torch.from_numpy(np.ascontiguousarray(audio, dtype=np.float32))[None], sample_rate).save(path, subtype="PCM_16")
+    if score is not None:
+        score.save(path.with_suffix(".mid"))
+    values = {name: value for name, value in sidecar.items() if value not in (None, "", [])}
+    with whole_file(path.with_suffix(".json")) as part:
+        part.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,82 @@
+"""Keys, scales and chords as pitch classes (0 = C)."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+_NATURAL = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
+_SCALES = {"major": (0, 2, 4, 5, 7, 9, 11), "minor": (0, 2, 3, 5, 7, 8, 10)}
+TONICS = {
+    "major": ("C", "Db", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B"),
+    "minor": ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "G#", "A", "Bb", "B"),
+}
+
+
+@dataclass(frozen=True)
+class Chord:
+    """Pitch classes, the root first."""
+
+    degree: int
+    tones: tuple[int, ...]
+
+    @property
+    def root(self) -> int:
+        return self.tones[0]
+
+
+@dataclass(frozen=True)
+class Key:
+    tonic: int
+    mode: str
+
+    @classmethod
+    def named(cls, name: str) -> Key:
+        """"F# minor" -> Key(6, "minor"). The name is one that `check_key` returns."""
+        tonic, mode = name.split()
+        return cls((_NATURAL[tonic[0]] + tonic.count("#") - tonic[1:].count("b")) % 12, mode)
+
+    @property
+    def scale(self) -> tuple[int, ...]:
+        return tuple((self.tonic + step) % 12 for step in _SCALES[self.mode])
+
+    def chord(self, degree: int) -> Chord:
+        """The triad on a degree (1..7); the dominant of a minor key has its leading note."""
+        scale = self.scale
+        tones = [scale[(degree - 1 + third) % 7] for third in (0, 2, 4)]
+        if self.mode == "minor" and degree == 5:
+            tones[1] = (tones[1] + 1) % 12
+        return Chord(degree, tuple(tones))
+
+    def scale_over(self, chord: Chord) -> tuple[int, ...]:
+        """The scale with the chord's own notes in place of their neighbours (the leading note over a minor dominant)."""
+        raised = (self.tonic + 11) % 12
+        if self.mode == "minor" and raised in chord.tones:
+            return tuple(raised if tone == (self.tonic + 10) % 12 else tone for tone in self.scale)
+        return self.scale
+
+
+def pitches(classes: Sequence[int], low: int, high: int) -> list[int]:
+    """All pitches low..high of these classes, upwards."""
+    return [pitch for pitch in range(low, high + 1) if pitch % 12 in classes]
+
+
+def nearest(classes: Sequence[int], to: float, low: int, high: int) -> int:
+    """The pitch of one of the classes nearest to `to` within low..high (the bare class nearest, where none is within)."""
+    choices = pitches(classes, low, high) or pitches(classes, low - 6, high + 6)
+    return min(choices, key=lambda pitch: (abs(pitch - to), pitch))
+
+
+def voicing(chord: Chord, previous: Sequence[int], low: int, high: int, voices: int = 3) -> tuple[int, ...]:
+    """A chord in close position within low..high, near to the one before it, upwards; as many voices as there is room."""
+    choices = pitches(chord.tones, low, high)
+    if len(choices) <= voices:
+        return tuple(choices)
+    stacks = [tuple(choices[i : i + voices]) for i in range(len(choices) - voices + 1)]
+    centre = sum(previous) / len(previous) if previous else (low + high) / 2
+    return min(stacks, key=lambda stack: abs(sum(stack) / voices - centre))
+
+
+def random_key(mode: str, rng: random.Random) -> str:
+    return f"{rng.choice(TONICS[mode])} {mode}"
