@@ -60,7 +60,7 @@ class DiT(nn.Module):
         self, x: Tensor, noise_level: Tensor | None = None, vector: Tensor | None = None,
         aligned: Tensor | None = None,
     ) -> Tensor:
-        """noise_level (batch,), vector (batch, vector_dim), aligned (batch, aligned_dim, frames); None is none of it."""
+        """noise_level (batch,), vector (batch, vector_dim), aligned (batch, aligned_dim, frames); None is zeros."""
         frames = x.shape[-1]
         modulation = self.modulation(noise_level, vector, like=x)          # (batch, modulation)
         tail = (0, -frames % self.config.patch)

@@ -79,7 +79,7 @@ class UNet(nn.Module):
         self, x: Tensor, noise_level: Tensor | None = None, vector: Tensor | None = None,
         aligned: Tensor | None = None,
     ) -> Tensor:
-        """noise_level (batch,), vector (batch, vector_dim), aligned (batch, aligned_dim, frames); None is none of it."""
+        """noise_level (batch,), vector (batch, vector_dim), aligned (batch, aligned_dim, frames); None is zeros."""
         modulation = self.modulation(noise_level, vector, like=x)          # (batch, modulation)
         x = self.before(x)                                                 # (batch, width, frames)
         if aligned is not None and self.before_aligned is not None:

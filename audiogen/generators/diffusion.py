@@ -1,0 +1,238 @@
+"""Mel diffusion: a coarse regression of the mel, and a diffusion model of what the regression leaves open.
+
+    coarse    style, piano roll -> mean and spread of every mel bin (Laplace likelihood; deterministic, one evaluation)
+    residual  (mel - mean) / (sqrt(2) spread), unit variance by construction, is what the diffusion model generates
+
+Where notes fix the sound (an onset, a harmonic) the spread is small and the mean stands; where they do not (bow noise,
+rain) the spread is large and the diffusion decides. This is shallow diffusion (Liu et al. 2022, DiffSinger) and PriorGrad
+(Lee et al. 2022) in one: training hours go into detail. `coarse=None` is plain diffusion of the mel.
+
+Objective (what is learned), network (by what) and sampler (how it is drawn) are independent: see objectives.py,
+networks/ and samplers.py.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from audiogen.conditioning.piano_roll import ROLL_DIM
+from audiogen.core.errors import UserError
+from audiogen.core.interfaces import Batch, Condition
+from audiogen.core.mel_format import MelFormat
+from audiogen.core.rng import SampleRng
+from audiogen.generators.networks import network_class
+from audiogen.generators.networks.dit import DiTConfig
+from audiogen.generators.networks.gated import GatedConfig, GatedNetwork
+from audiogen.generators.networks.unet import UNetConfig
+from audiogen.generators.objectives import make_objective
+from audiogen.generators.samplers import find_sampler
+
+LOG_SPREAD = (-4.0, 1.5)  # range of the natural logarithm of the spread, in units of each mel bin's deviation
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a clip is drawn. Every field is written into the clip."""
+
+    sampler: str = "dpmpp_2m"
+    steps: int = 8
+    guidance: float = 1.5
+    """Classifier-free guidance (Ho & Salimans 2022): 1 is none, larger obeys the style more and varies less."""
+    interval: tuple[float, float] | None = None
+    """Guide only at noise levels in [low, high] (Kynkäänniemi et al. 2024); None is everywhere."""
+    temperature: float = 1.0
+    """Deviation of the starting noise; 0 leaves the coarse mean."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.steps <= 1000:
+            raise UserError(f"steps={self.steps}: choose 1 to 1000 (8 to 32 is usual)")
+        if not (math.isfinite(self.guidance) and 0 <= self.guidance <= 50):
+            raise UserError(f"guidance={self.guidance}: choose 0 to 50 (1 is none, 1.5 to 4 is usual)")
+        if not 0 <= self.temperature <= 2:
+            raise UserError(f"temperature={self.temperature}: choose 0 to 2")
+        find_sampler(self.sampler)
+
+
+@dataclass(frozen=True)
+class MelDiffusionConfig:
+    mel: MelFormat = MelFormat()
+    objective: str = "rectified_flow"
+    network: str = "gated"
+    gated: GatedConfig = GatedConfig()
+    unet: UNetConfig = UNetConfig()
+    dit: DiTConfig = DiTConfig()
+    coarse: GatedConfig | None = GatedConfig(width=256, depth=8)
+    vector_dim: int = 64
+    aligned_dim: int = ROLL_DIM
+    drop_vector: float = 0.1
+    """Share of training samples whose style is hidden, for guidance and for generation without a style."""
+    drop_aligned: float = 0.1
+    """Share of training samples whose score is hidden."""
+    sampling: Sampling = field(default_factory=Sampling)
+
+    def __post_init__(self) -> None:
+        make_objective(self.objective)  # an unknown name is an error here, before anything is built
+
+
+class Coarse(NamedTuple):
+    """In normalised mel units, (batch, n_mels, frames) each."""
+
+    mean: Tensor
+    log_spread: Tensor
+
+
+class MelDiffusion(nn.Module):
+    """condition -> mel."""
+
+    config_type = MelDiffusionConfig
+
+    def __init__(self, config: MelDiffusionConfig) -> None:
+        super().__init__()
+        self.config = config
+        n_mels = config.mel.n_mels
+        self.objective = make_objective(config.objective)
+        self.coarse = GatedNetwork(
+            config.coarse, channels_in=config.aligned_dim, channels_out=2 * n_mels, vector_dim=config.vector_dim
+        ) if config.coarse else None
+        self.network = network_class(config.network)(
+            getattr(config, config.network), channels_in=n_mels, channels_out=n_mels, vector_dim=config.vector_dim,
+            aligned_dim=config.aligned_dim + (2 * n_mels if config.coarse else 0),
+        )
+        self.register_buffer("mel_mean", torch.zeros(n_mels, 1))
+        self.register_buffer("mel_std", torch.ones(n_mels, 1))
+
+    def set_statistics(self, mean: Tensor, std: Tensor) -> None:
+        """Mean and deviation of every mel bin over the training data, (n_mels,) each."""
+        self.mel_mean.copy_(mean[:, None])
+        self.mel_std.copy_(std.clamp(min=0.1)[:, None])
+
+    # ------------------------------------------------------------------ training
+
+    def loss(self, batch: Batch, rng: SampleRng) -> dict[str, Tensor]:
+        """Scalars: "loss", and its parts "coarse" (negative log-likelihood), "mel_l1" (natural log units) and "diffusion"."""
+        x0 = (batch.mel - self.mel_mean) / self.mel_std                    # (batch, n_mels, frames)
+        mask = _frame_mask(batch.lengths, x0)                              # (batch, 1, frames)
+        condition = self._drop(batch.condition, rng.fork("drop"))
+        losses: dict[str, Tensor] = {}
+        coarse = self._coarse(condition, x0)
+        if coarse is not None:
+            error = (x0 - coarse.mean).abs()
+            losses["coarse"] = _mean(error * torch.exp(-coarse.log_spread) + coarse.log_spread, mask)
+            losses["mel_l1"] = _mean((error * self.mel_std).detach(), mask)
+            coarse = Coarse(coarse.mean.detach(), coarse.log_spread.detach())
+            x0 = _whiten(x0, coarse)
+        sigma = self.objective.draw_sigma(rng.rand(1, device=x0.device)[:, 0])
+        noise = rng.randn(*x0.shape[1:], device=x0.device)
+        # The residual of a frame that the coarse model got badly wrong must not outweigh all the others.
+        x0 = x0.clamp(-8.0, 8.0)
+        denoised = self._denoise(x0 + sigma[:, None, None] * noise, sigma, condition, coarse)
+        weight = self.objective.weight(sigma)[:, None, None]
+        losses["diffusion"] = _mean(weight * (denoised - x0).square(), mask)
+        losses["loss"] = losses["diffusion"] + losses.get("coarse", 0.0)
+        return losses
+
+    def _drop(self, condition: Condition, rng: SampleRng) -> Condition:
+        vector, aligned = condition.vector, condition.aligned
+        chance = rng.rand(2)                                               # (batch, 2)
+        if vector is not None:
+            vector = vector * (chance[:, :1] >= self.config.drop_vector).to(vector)
+        if aligned is not None:
+            aligned = aligned * (chance[:, 1:, None] >= self.config.drop_aligned).to(aligned)
+        return condition._replace(vector=vector, aligned=aligned)
+
+    # ------------------------------------------------------------------ sampling
+
+    @torch.no_grad()
+    def sample(
+        self, condition: Condition, frames: int, *, rng: SampleRng, sampling: Sampling | None = None,
+        negative: Tensor | None = None,
+    ) -> Tensor:
+        """-> mel (batch, n_mels, frames). `negative` (batch, vector_dim): the style to be guided away from."""
+        sampling = sampling or self.config.sampling
+        condition = self._complete(condition, len(rng), frames)
+        like = self.mel_mean.new_zeros(len(rng), self.config.mel.n_mels, frames)
+        coarse = self._coarse(condition, like)
+        if coarse is not None and negative is not None and sampling.guidance > 1:
+            # What the unwanted style would add is taken away from the mean too: the residual alone cannot undo it.
+            unwanted = self._coarse(condition._replace(vector=negative), like)
+            push = 0.25 * (sampling.guidance - 1)
+            coarse = coarse._replace(mean=coarse.mean + push * (coarse.mean - unwanted.mean).clamp(-1, 1))
+        without = condition._replace(vector=negative if negative is not None else torch.zeros_like(condition.vector))
+        denoise = self._guided(condition, without, coarse, sampling)
+        sigmas = self.objective.sigmas(sampling.steps).to(like.device)
+        start = sampling.temperature * sigmas[0] * rng.fork("start").randn(*like.shape[1:], device=like.device)
+        x = find_sampler(sampling.sampler)(denoise, start, sigmas, rng=rng.fork("sampler"))
+        if coarse is not None:
+            x = coarse.mean + math.sqrt(2) * torch.exp(coarse.log_spread) * x
+        mel = x * self.mel_std + self.mel_mean
+        return mel.clamp(min=math.log(self.config.mel.floor) / (math.log(10) if self.config.mel.log == "log10" else 1))
+
+    def _guided(self, condition: Condition, without: Condition, coarse: Coarse | None, sampling: Sampling):
+        """A denoiser with classifier-free guidance, both halves evaluated as one batch."""
+        from audiogen.conditioning.guidance import guided
+
+        low, high = sampling.interval or (0.0, math.inf)
+        both = Condition(
+            vector=torch.cat((condition.vector, without.vector)), aligned=torch.cat((condition.aligned, without.aligned))
+        )
+        both_coarse = coarse and Coarse(*(torch.cat((part, part)) for part in coarse))
+
+        def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+            if sampling.guidance == 1 or not low <= float(sigma[0]) <= high:
+                return self._denoise(x, sigma, condition, coarse)
+            wanted, unwanted = self._denoise(torch.cat((x, x)), torch.cat((sigma, sigma)), both, both_coarse).chunk(2)
+            return guided(wanted, unwanted, sampling.guidance)
+
+        return denoise
+
+    def _complete(self, condition: Condition, batch: int, frames: int) -> Condition:
+        """Absent routes become zeros, which is what training showed as absent."""
+        config, like = self.config, self.mel_mean
+        vector = condition.vector if condition.vector is not None else like.new_zeros(batch, config.vector_dim)
+        aligned = condition.aligned if condition.aligned is not None else like.new_zeros(batch, config.aligned_dim, frames)
+        if aligned.shape[1:] != (config.aligned_dim, frames) or vector.shape[1:] != (config.vector_dim,):
+            raise ValueError(
+                f"condition: vector {tuple(vector.shape)} and aligned {tuple(aligned.shape)} where (batch, {config.vector_dim}) "
+                f"and (batch, {config.aligned_dim}, {frames}) are needed"
+            )
+        return condition._replace(vector=vector.to(like), aligned=aligned.to(like))
+
+    # ------------------------------------------------------------------ parts
+
+    def _coarse(self, condition: Condition, like: Tensor) -> Coarse | None:
+        if self.coarse is None:
+            return None
+        mean, log_spread = self.coarse(condition.aligned, None, condition.vector).float().chunk(2, dim=1)
+        low, high = LOG_SPREAD
+        # A soft clamp, so that the gradient never dies at the ends.
+        return Coarse(mean, low + (high - low) * torch.sigmoid(log_spread))
+
+    def _denoise(self, x: Tensor, sigma: Tensor, condition: Condition, coarse: Coarse | None) -> Tensor:
+        """D(x; sigma), (batch, n_mels, frames)."""
+        scalars = self.objective.precondition(sigma)
+        aligned = condition.aligned
+        if coarse is not None:
+            aligned = torch.cat((aligned, coarse.mean, coarse.log_spread), dim=1)
+        prediction = self.network(scalars.c_in[:, None, None] * x, scalars.c_noise, condition.vector, aligned)
+        return scalars.c_skip[:, None, None] * x + scalars.c_out[:, None, None] * prediction.float()
+
+
+def _whiten(x0: Tensor, coarse: Coarse) -> Tensor:
+    # A Laplace distribution of scale b has the deviation sqrt(2) b.
+    return (x0 - coarse.mean) / (math.sqrt(2) * torch.exp(coarse.log_spread))
+
+
+def _frame_mask(lengths: Tensor, like: Tensor) -> Tensor:
+    frames = torch.arange(like.shape[-1], device=like.device)
+    return (frames[None] < lengths[:, None]).unsqueeze(1).to(like.dtype)
+
+
+def _mean(value: Tensor, mask: Tensor) -> Tensor:
+    """Mean over bins and real frames of every sample, then over the batch."""
+    return ((value * mask).sum(dim=(1, 2)) / (mask.sum(dim=(1, 2)) * value.shape[1]).clamp(min=1)).mean()

@@ -1,0 +1,76 @@
+"""A stack of gated dilated convolutions over mel frames (WaveNet, van den Oord et al. 2016; DiffWave, Kong et al. 2021).
+
+Each layer is modulated by style and noise level (FiLM, Perez et al. 2018) after a channel norm, so that a small network
+can play many instruments: the convolution says what happens in time, the modulation says to whom.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from audiogen.nn.noise_and_style import NoiseAndStyle
+
+
+@dataclass(frozen=True)
+class GatedConfig:
+    width: int = 192
+    depth: int = 10
+    kernel_size: int = 3
+    dilations: tuple[int, ...] = (1, 2, 4, 8)  # cycled through; 12 layers see 91 frames
+    modulation: int = 128  # size of the style-and-noise embedding
+
+
+class GatedNetwork(nn.Module):
+    """x (batch, channels_in, frames) -> (batch, channels_out, frames), zero at the start of training."""
+
+    def __init__(
+        self, config: GatedConfig, *, channels_in: int, channels_out: int, vector_dim: int = 0, aligned_dim: int = 0
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.before = nn.Conv1d(channels_in + aligned_dim, config.width, 1)
+        self.modulation = NoiseAndStyle(config.modulation, vector_dim)
+        self.layers = nn.ModuleList(
+            GatedLayer(config.width, config.kernel_size, config.dilations[i % len(config.dilations)], config.modulation)
+            for i in range(config.depth)
+        )
+        self.after = nn.Sequential(nn.Conv1d(config.width, config.width, 1), nn.SiLU())
+        self.out = nn.Conv1d(config.width, channels_out, 1)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(
+        self, x: Tensor, noise_level: Tensor | None = None, vector: Tensor | None = None, aligned: Tensor | None = None
+    ) -> Tensor:
+        """`noise_level` (batch,) about -1..1; `vector` (batch, vector_dim); `aligned` (batch, aligned_dim, frames)."""
+        if aligned is not None:
+            x = torch.cat((x, aligned), dim=1)
+        x = self.before(x)                                                  # (batch, width, frames)
+        modulation = self.modulation(noise_level, vector, like=x)  # (batch, modulation)
+        for layer in self.layers:
+            x = layer(x, modulation)
+        return self.out(self.after(channel_norm(x)))
+
+
+class GatedLayer(nn.Module):
+    """x + project(tanh(a) * sigmoid(b)) where a, b = dilated convolution of the modulated, normalised x."""
+
+    def __init__(self, width: int, kernel_size: int, dilation: int, modulation: int) -> None:
+        super().__init__()
+        padding = dilation * (kernel_size - 1) // 2
+        self.modulate = nn.Linear(modulation, 2 * width)
+        self.convolve = nn.Conv1d(width, 2 * width, kernel_size, padding=padding, dilation=dilation)
+        self.project = nn.Conv1d(width, width, 1)
+
+    def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
+        scale, shift = self.modulate(modulation).unsqueeze(-1).chunk(2, dim=1)  # (batch, width, 1) each
+        filtered, gate = self.convolve(channel_norm(x) * (1 + scale) + shift).chunk(2, dim=1)
+        return x + self.project(torch.tanh(filtered) * torch.sigmoid(gate))
+
+
+def channel_norm(x: Tensor) -> Tensor:
+    """Root-mean-square norm over the channels of every frame, without a learned gain (the modulation has one)."""
+    return x * torch.rsqrt(x.float().pow(2).mean(dim=1, keepdim=True) + 1e-6).to(x.dtype)

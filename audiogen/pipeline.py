@@ -1,0 +1,313 @@
+"""Engine: prompt -> (composer -> score) -> generator -> mel -> vocoder -> Audio.
+
+An engine is a folder: generator/ and vocoder/ (checkpoints of one mel format), words.safetensors (what words mean) and a
+card. The one in audiogen/pretrained/default is used where none is named.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import warnings
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+import audiogen
+from audiogen.conditioning.labels import Reading, StyleVocabulary
+from audiogen.conditioning.piano_roll import piano_roll
+from audiogen.conditioning.prompts import plan_prompt
+from audiogen.conditioning.text import WordVectors
+from audiogen.core.audio import Audio
+from audiogen.core.checkpoint import Checkpoint, load_checkpoint
+from audiogen.core.config import from_dict, to_dict
+from audiogen.core.errors import UserError
+from audiogen.core.interfaces import Condition, Prompt
+from audiogen.core.mel_format import MelFormat
+from audiogen.core.registry import resolve
+from audiogen.core.rng import SampleRng
+from audiogen.core.score import Note, Score
+
+DEFAULT = Path(__file__).parent / "pretrained" / "default"
+MAX_SECONDS = 600.0
+LOUDNESS_LUFS, CEILING_DBTP = -18.0, -1.0
+TAIL_SECONDS = 0.02  # the fade at the end of a clip, so that it never clicks
+
+
+class Part(NamedTuple):
+    """One voice of a clip: a style or a mix of styles, and the notes that it plays (None: a texture)."""
+
+    weights: dict[str, float]
+    score: Score | None
+
+
+@dataclass
+class Engine:
+    """Loaded once, used for many clips. Build it with `Engine.from_pretrained`."""
+
+    generator: Checkpoint
+    vocoder: Checkpoint
+    words: WordVectors
+    vocabulary: StyleVocabulary
+    device: str = "cpu"
+    composer: str = "rules"
+
+    def __post_init__(self) -> None:
+        self.generator.mel.require(self.vocoder.mel, mine="the generator", theirs="the vocoder")
+
+    @classmethod
+    def from_pretrained(
+        cls, folder_or_hub_id: str | Path | None = None, *, vocoder: str | Path | None = None, device: str = "cpu"
+    ) -> Engine:
+        """Load an engine folder, a bare generator checkpoint (`runs/x/model`) or a hub repository ("owner/name").
+
+        `vocoder`: another vocoder checkpoint. A bare generator is heard through the default one, if the mel formats agree.
+        """
+        folder = _find(folder_or_hub_id)
+        bare = (folder / "config.json").is_file()
+        generator = load_checkpoint(folder if bare else folder / "generator", room="generator", device=device)
+        voice = Path(vocoder) if vocoder else (DEFAULT if bare else folder) / "vocoder"
+        words_file = folder / "words.safetensors"
+        words = _words(words_file if words_file.is_file() else DEFAULT / "words.safetensors")
+        vocabulary = StyleVocabulary.from_dict(generator.labels["vocabulary"], words)
+        return cls(generator, load_checkpoint(voice, room="vocoder", device=device), words, vocabulary, device)
+
+    # ------------------------------------------------------------------ what it is
+
+    @property
+    def mel(self) -> MelFormat:
+        return self.generator.mel
+
+    @property
+    def styles(self) -> tuple[str, ...]:
+        """Every style that the generator was trained on."""
+        return tuple(self.vocabulary.names)
+
+    @property
+    def played(self) -> frozenset[str]:
+        """The styles that are played from notes; the others are textures."""
+        return frozenset(self.generator.labels.get("played", ()))
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        return {"generator": self.generator.hash, "vocoder": self.vocoder.hash, "words": self.words.hash}
+
+    # ------------------------------------------------------------------ from prompt to sound
+
+    def read(self, prompt: Prompt | str) -> Reading:
+        """How the engine understands a prompt: style weights, unknown words, nearest styles."""
+        return self.vocabulary.read(_prompt(prompt))
+
+    def parts(self, prompt: Prompt | str, *, seed: int) -> list[Part]:
+        """Who plays what. Styles given as such are mixed in one voice; instruments named in the text play together."""
+        prompt = _prompt(prompt)
+        reading = self.read(prompt)
+        if prompt.styles or len(reading.weights) < 2:
+            voices = [reading.weights]
+        else:
+            voices = [{style: 1.0} for style in reading.weights]
+        if prompt.score is not None and not prompt.styles:
+            named = [name for name in prompt.score.instruments if name in self.vocabulary.names]
+            if named and (not prompt.text or not reading.known):
+                return [Part({name: 1.0}, prompt.score.only(name)) for name in named]
+        return [Part(weights, self._score(prompt, weights, seed, index)) for index, weights in enumerate(voices)]
+
+    def _score(self, prompt: Prompt, weights: dict[str, float], seed: int, index: int) -> Score | None:
+        leading = max(weights, key=lambda style: weights[style], default="")
+        if leading not in self.played:
+            return None
+        if prompt.score is not None:
+            return prompt.score
+        composer = resolve("composer", self.composer)()
+        asked = replace(prompt, styles=((leading, 1.0),))
+        # All voices of a clip share the seed, and with it the tempo, the key and the chords.
+        return composer.compose(asked, seconds=prompt.seconds, rng=SampleRng(seed, stream="score"), voice=index)
+
+    def generate_mel(self, prompt: Prompt | str, *, seed: int = 0, **sampling: Any) -> Tensor:
+        """-> mel (parts, n_mels, frames): one voice of the clip each. `sampling`: the fields of the model's own."""
+        prompt = _prompt(prompt)
+        return self._mel(prompt, self.parts(prompt, seed=seed), seed, self.sampling(**sampling))
+
+    def generate(
+        self, prompt: Prompt | str, *, seed: int | None = None, steps: int | None = None, guidance: float | None = None,
+        sampler: str | None = None, interval: tuple[float, float] | None = None, temperature: float | None = None,
+    ) -> Audio:
+        """A clip of exactly `prompt.seconds`. `Audio.made_by` says how it was made; without a seed one is drawn, and kept.
+
+        What is left out is the checkpoint's own choice. Warns where the prompt names nothing that the model knows.
+        """
+        prompt = _prompt(prompt)
+        if seed is None:
+            seed = int(torch.randint(0, 2**31 - 1, (1,)))
+        reading = self.read(prompt)
+        if not reading.known and (prompt.text or prompt.styles) and prompt.score is None:
+            nearest = ", ".join(name for name, _ in reading.nearest[:3])
+            warnings.warn(f"nothing in {prompt.text!r} is known to this model; the nearest styles are {nearest}", stacklevel=2)
+        return self._generate(prompt, seed, self.sampling(
+            steps=steps, guidance=guidance, sampler=sampler, interval=interval, temperature=temperature
+        ))
+
+    def _generate(self, prompt: Prompt, seed: int, sampling: Any) -> Audio:
+        parts = self.parts(prompt, seed=seed)
+        voices = self.render(self._mel(prompt, parts, seed, sampling), seed=seed)
+        made_by = {
+            "audiogen": audiogen.__version__, "prompt": _prompt_values(prompt), "seed": seed,
+            "sampling": to_dict(sampling), "checkpoint": self.hashes, "composer": self.composer,
+            "styles": {name: round(weight, 4) for part in parts for name, weight in part.weights.items()},
+            "torch": torch.__version__,
+        }
+        samples = round(prompt.seconds * self.mel.sample_rate)
+        return Audio(self._mix(voices, samples), self.mel.sample_rate, made_by)
+
+    def again(self, made_by: dict[str, Any]) -> Audio:
+        """The clip that `made_by` describes, once more: the same samples on the same machine and torch."""
+        if made_by.get("checkpoint") != self.hashes:
+            raise UserError(
+                f"the clip was made by the checkpoint {made_by.get('checkpoint')}, this one is {self.hashes}: "
+                "name the folder it was made with by --checkpoint"
+            )
+        sampling = from_dict(type(self.sampling()), made_by["sampling"])
+        return self._generate(_prompt_from(made_by["prompt"]), made_by["seed"], sampling)
+
+    def vocode(self, sound: Audio | Tensor, *, seed: int = 0) -> Audio:
+        """Audio -> mel -> audio (copy synthesis, the ceiling of what the vocoder can do), or a mel (n_mels, frames)."""
+        if isinstance(sound, Tensor):
+            mel = sound.reshape(1, *sound.shape[-2:])
+            if mel.shape[1] != self.mel.n_mels:
+                raise UserError(f"the mel has {mel.shape[1]} bands where {self.mel.n_mels} are needed")
+            return Audio(self.render(mel.float(), seed=seed)[0], self.mel.sample_rate)
+        from audiogen.signal.mel import MelSpectrogram
+        from audiogen.signal.resample import resample
+
+        if sound.samples.shape[-1] == 0:
+            raise UserError("there is no sound in it: zero samples")
+        audio = resample(sound.samples.mean(dim=0, keepdim=True), sound.sample_rate, self.mel.sample_rate)
+        time = audio.shape[-1]
+        whole = torch.nn.functional.pad(audio, (0, -time % self.mel.hop_length))
+        mel = MelSpectrogram(self.mel)(whole[None])[:, :, : whole.shape[-1] // self.mel.hop_length]
+        return Audio(self.render(mel, seed=seed)[0][:, :time], self.mel.sample_rate)
+
+    # ------------------------------------------------------------------ parts of it
+
+    def sampling(self, **chosen: Any) -> Any:
+        """The checkpoint's own way of sampling, with what the user chose."""
+        own = self.generator.model.config.sampling
+        return replace(own, **{name: value for name, value in chosen.items() if value is not None})
+
+    @torch.inference_mode()
+    def _mel(self, prompt: Prompt, parts: list[Part], seed: int, sampling: Any) -> Tensor:
+        seconds = check_seconds(prompt.seconds)
+        frames = max(1, math.ceil(seconds * self.mel.frame_rate))
+        aligned = torch.stack([piano_roll(part.score, frames, frame_rate=self.mel.frame_rate) for part in parts])
+        vector = torch.stack([self.vocabulary.vector(part.weights) for part in parts])
+        negative = None
+        if prompt.negative:
+            unwanted = self.vocabulary.read(Prompt(text=prompt.negative))
+            negative = self.vocabulary.vector(unwanted.weights).expand_as(vector).to(self.device)
+        condition = Condition(vector=vector.to(self.device), aligned=aligned.to(self.device))
+        rng = SampleRng(seed, ids=range(len(parts)), stream="mel")
+        return self.generator.model.sample(condition, frames, rng=rng, sampling=sampling, negative=negative)
+
+    @torch.inference_mode()
+    def render(self, mel: Tensor, *, seed: int = 0) -> Tensor:
+        """mel (parts, n_mels, frames) -> audio (parts, 1, time) on the CPU."""
+        rng = SampleRng(seed, ids=range(mel.shape[0]), stream="vocoder")
+        return self.vocoder.model(mel.to(self.device), rng=rng).float().cpu()
+
+    def _mix(self, voices: Tensor, samples: int) -> Tensor:
+        """voices (parts, 1, time) -> (1, samples): summed at equal loudness, levelled, cut to length, faded out."""
+        from audiogen.signal.loudness import normalise
+
+        rate = self.mel.sample_rate
+        voices = voices[:, :, :samples]
+        if len(voices) > 1:
+            voices = torch.stack([normalise(voice, rate, LOUDNESS_LUFS, CEILING_DBTP) for voice in voices])
+        mixed = voices.sum(dim=0)
+        tail = min(round(TAIL_SECONDS * rate), samples)
+        mixed[:, samples - tail:] *= torch.linspace(1, 0, tail)
+        return normalise(mixed, rate, LOUDNESS_LUFS, CEILING_DBTP)
+
+
+def generate(text: str = "", *, seconds: float = 8.0, seed: int | None = None, checkpoint: str | Path | None = None,
+             steps: int | None = None, guidance: float | None = None, sampler: str | None = None, **fields: Any) -> Audio:
+    """One clip from the default checkpoint (or another): `audiogen.generate("slow felt piano", seconds=8, seed=0)`.
+
+    Other fields are those of `Prompt`: styles, negative, bpm, key, metre, score.
+    """
+    known = {field.name for field in dataclasses.fields(Prompt)}
+    unknown = set(fields) - known
+    if unknown:
+        raise TypeError(f"generate() has no argument {sorted(unknown)[0]!r}; a prompt's fields are {', '.join(sorted(known))}")
+    engine = _cached_engine(str(checkpoint) if checkpoint is not None else None)
+    return engine.generate(
+        Prompt(text=text, seconds=seconds, **fields), seed=seed, steps=steps, guidance=guidance, sampler=sampler
+    )
+
+
+@lru_cache(maxsize=1)
+def _cached_engine(checkpoint: str | None) -> Engine:
+    return Engine.from_pretrained(checkpoint)
+
+
+def check_seconds(seconds: float) -> float:
+    """`seconds`, if a clip can be that long."""
+    if not (math.isfinite(seconds) and 0 < seconds <= MAX_SECONDS):
+        raise UserError(f"seconds={seconds}: choose more than 0 and at most {MAX_SECONDS:g}")
+    return seconds
+
+
+def _find(folder_or_hub_id: str | Path | None) -> Path:
+    if folder_or_hub_id is None:
+        if not (DEFAULT / "generator").is_dir():
+            raise UserError("this installation has no default checkpoint; name one by --checkpoint, or train one")
+        return DEFAULT
+    folder = Path(folder_or_hub_id)
+    if folder.is_dir():
+        return folder
+    name = str(folder_or_hub_id)
+    if name.count("/") == 1 and not name.startswith((".", "/", "~")) and not folder.parent.is_dir():
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+        try:
+            return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.md"]))
+        except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as reason:
+            text = str(reason).splitlines()[0]
+            raise UserError(f"{name!r} is no folder here, and the hub did not give it ({text})") from None
+    raise UserError(f"no checkpoint folder at {folder}")
+
+
+@lru_cache(maxsize=2)
+def _words(path: Path) -> WordVectors:
+    return WordVectors.load(path)
+
+
+def _prompt(prompt: Prompt | str) -> Prompt:
+    prompt = Prompt(text=prompt) if isinstance(prompt, str) else prompt
+    check_seconds(prompt.seconds)
+    plan_prompt(prompt)  # an impossible key, tempo or metre is an error now, not after the work
+    return prompt
+
+
+def _prompt_values(prompt: Prompt) -> dict[str, Any]:
+    """The prompt as JSON values, its score note by note: the clip can be made again without the MIDI file."""
+    values = {f.name: getattr(prompt, f.name) for f in dataclasses.fields(prompt) if f.name != "score"}
+    values["styles"] = [list(pair) for pair in prompt.styles]
+    if prompt.score is not None:
+        values["score"] = dataclasses.asdict(prompt.score)
+        values["score"]["notes"] = [list(dataclasses.astuple(note)) for note in prompt.score.notes]
+    return values
+
+
+def _prompt_from(values: dict[str, Any]) -> Prompt:
+    values = dict(values)
+    values["styles"] = tuple((name, weight) for name, weight in values.get("styles", ()))
+    if values.get("score"):
+        score = dict(values["score"])
+        score["notes"] = tuple(Note(*note) for note in score["notes"])
+        values["score"] = Score(**score)
+    return Prompt(**values)
