@@ -37,7 +37,7 @@ class RotaryAttention(nn.Module):
 
 
 def rotate(x: Tensor) -> Tensor:
-    """Turn the pair (x[i], x[i + dim/2]) at place n by the angle n / 1000^(2 i / dim). x (..., tokens, dim) -> like x."""
+    """Turn (x[i], x[i + dim/2]) at place n by the angle n / 1000^(2 i / dim). x (..., tokens, dim) -> like x."""
     tokens, half = x.shape[-2], x.shape[-1] // 2
     turn = 1000.0 ** (-torch.arange(half, device=x.device, dtype=torch.float32) / half)
     angles = torch.arange(tokens, device=x.device, dtype=torch.float32)[:, None] * turn  # (tokens, dim / 2)

@@ -18,8 +18,8 @@ class NoiseAndStyle(nn.Module):
     def __init__(self, dim: int, vector_dim: int, frequencies: int = 32) -> None:
         super().__init__()
         self.vector_dim = vector_dim
-        # From 1/2 to 50 turns over a noise level in [-1, 1]: fine enough to tell 1 % apart, yet smooth out to the levels
-        # that training hardly ever draws and where sampling starts.
+        # From 1/2 to 50 turns over a noise level in [-1, 1]: fine enough to tell 1 % apart, yet smooth out to the
+        # levels that training hardly ever draws and where sampling starts.
         self.register_buffer("frequencies", torch.logspace(0, 2, frequencies) * (math.pi / 2), persistent=False)
         self.noise = nn.Sequential(nn.Linear(2 * frequencies, dim), nn.SiLU(), nn.Linear(dim, dim))
         # Without biases, so that no style adds nothing.
