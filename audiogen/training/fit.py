@@ -152,12 +152,14 @@ def fit(
 class _Run:
     def __init__(self, task, dataset, config, collate, recipe, labels, card, overfit_below) -> None:
         from accelerate import Accelerator
+        from accelerate.state import AcceleratorState
         from accelerate.utils import ProjectConfiguration
 
         self.task, self.dataset, self.config, self.collate = task, dataset, config, collate
         self.recipe, self.labels, self.card, self.overfit_below = recipe, labels, card, overfit_below
         quiet = config.plan
         precision = {"fp32": "no", None: None}.get(config.precision, config.precision)
+        AcceleratorState._reset_state()  # a second run in one process may have another precision
         self.accelerator = Accelerator(
             mixed_precision=precision, log_with=None if quiet else "tensorboard",
             project_config=ProjectConfiguration(project_dir=str(config.run), logging_dir=str(config.run / "logs")),
