@@ -14,10 +14,12 @@ import importlib
 import inspect
 import io
 import os
+import re
 import signal
 import sys
 import threading
 import typing
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, NoReturn
 
@@ -101,8 +103,10 @@ def parse(
 def guarded(run: Callable[[], int], *, debug: bool = False) -> int:
     """Run, and turn what goes wrong into one line on stderr and an exit code. `debug` lets the traceback through."""
     try:
-        with _terminated_cleanly():
+        with _terminated_cleanly(), warnings.catch_warnings():
             _say_anything(sys.stdout, sys.stderr)
+            if not debug:
+                warnings.showwarning = _warn
             code = run()
             sys.stdout.flush()
             return code
@@ -182,13 +186,20 @@ def _one_line(box: str) -> str:
         if line.startswith(("For full helptext", "Argument helptext")):
             break
         said.append(line)
-    return " ".join(" ".join(said).split()) or " ".join(box.split())
+    text = " ".join(" ".join(said).split()) or " ".join(box.split())
+    return re.sub(r"no type matching (\S+) could be instantiated from \['(.*?)'\].*", r"'\2' is no \1", text)
 
 
 def _fail(message: str, code: int) -> int:
     with contextlib.suppress(OSError):
         print(f"audiogen: {message}", file=sys.stderr, flush=True)
     return code
+
+
+def _warn(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    text = " ".join(str(message).split())
+    print(f"audiogen: warning: {text}" if category is UserWarning else f"audiogen: {category.__name__}: {text}",
+          file=sys.stderr, flush=True)
 
 
 def _os_error(reason: OSError) -> str:

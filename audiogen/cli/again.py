@@ -81,8 +81,9 @@ class Again:
             print(f"not identical: {made.seconds:.3f} s at {made.sample_rate} Hz against {clip.seconds:.3f} s at "
                   f"{clip.sample_rate} Hz in {self.clip}; it was cut or converted after it was made")
             return 1
+        then = clip.made_by.get("torch")
         difference = (made.samples - clip.samples).abs()
-        print(f"not identical: {int((difference > 0).sum())} of {difference.numel()} samples differ from {self.clip}, by "
-              f"at most {float(difference.max()):.2g}; another machine, torch (then {clip.made_by.get('torch')}, now "
+        print(f"not identical: {int((difference > 0).sum())} of {difference.numel()} samples differ from {self.clip}, "
+              f"by at most {float(difference.max()):.2g}: another machine, torch ({then} then, now "
               f"{torch.__version__}) or number of threads, or the clip was changed")
         return 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import struct
 from dataclasses import dataclass, field
@@ -62,13 +63,18 @@ class Audio:
             raise UserError(f"{path}: refusing to write NaN or infinite samples")
         if path.suffix[1:].upper() not in soundfile.available_formats():
             raise UserError(f"{path}: unknown audio format {path.suffix!r}; use .wav, .flac or .ogg")
+        # Encoded in memory and written by Python, since libsndfile says "System error" for a full disk.
+        encoded = io.BytesIO()
+        with soundfile.SoundFile(
+            encoded, "w", self.sample_rate, samples.shape[1], subtype=subtype, format=path.suffix[1:].upper()
+        ) as file:
+            if self.made_by and path.suffix.lower() != ".wav":
+                file.comment = json.dumps(self.made_by, ensure_ascii=True)
+            file.write(samples)
+        if self.made_by and path.suffix.lower() == ".wav":
+            _append_info(encoded, json.dumps(self.made_by, ensure_ascii=True))
         with whole_file(path) as part:
-            with soundfile.SoundFile(part, "w", self.sample_rate, samples.shape[1], subtype=subtype) as file:
-                if self.made_by and path.suffix.lower() != ".wav":
-                    file.comment = json.dumps(self.made_by, ensure_ascii=True)
-                file.write(samples)
-            if self.made_by and path.suffix.lower() == ".wav":
-                _append_info(part, json.dumps(self.made_by, ensure_ascii=True))
+            part.write_bytes(encoded.getbuffer())
 
 
 def read_made_by(path: str | Path) -> dict:
@@ -92,18 +98,17 @@ def read_made_by(path: str | Path) -> dict:
 
 # libsndfile cuts WAV comments to 255 characters when it writes and reads them, so the LIST/INFO chunk is ours:
 #   RIFF <size> WAVE ... LIST <size> INFO ICMT <size> <json>\0 [pad]
-def _append_info(path: Path, text: str) -> None:
+def _append_info(file: io.BytesIO, text: str) -> None:
     data = text.encode() + b"\0"
     data += b"\0" * (len(data) % 2)
     info = b"INFO" + b"ICMT" + struct.pack("<I", len(data)) + data
-    with open(path, "r+b") as file:
-        file.seek(0, 2)
-        if file.tell() % 2:
-            file.write(b"\0")
-        file.write(b"LIST" + struct.pack("<I", len(info)) + info)
-        size = file.tell() - 8
-        file.seek(4)
-        file.write(struct.pack("<I", size))
+    file.seek(0, 2)
+    if file.tell() % 2:
+        file.write(b"\0")
+    file.write(b"LIST" + struct.pack("<I", len(info)) + info)
+    size = file.tell() - 8
+    file.seek(4)
+    file.write(struct.pack("<I", size))
 
 
 def _read_info(path: Path) -> str | None:

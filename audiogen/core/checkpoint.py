@@ -1,4 +1,4 @@
-"""A checkpoint is a folder: config.json, model.safetensors (EMA weights), README.md (card), scores.json. Never a pickle."""
+"""A checkpoint is a folder: config.json, model.safetensors (EMA weights), README.md (card), scores.json. No pickles."""
 
 from __future__ import annotations
 
@@ -50,10 +50,12 @@ def save_checkpoint(
     state = weights if weights is not None else model.state_dict()
     state = {key: value.detach().cpu().contiguous() for key, value in state.items()}
     with whole_folder(folder) as part:
-        (part / "config.json").write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n")
+        text = json.dumps(values, indent=1, ensure_ascii=False) + "\n"
+        (part / "config.json").write_text(text, encoding="utf-8")
         save_file(state, part / "model.safetensors", metadata={"format": "pt"})
-        (part / "README.md").write_text(card or f"# {values['name']}\n\nTrained with audiogen {audiogen.__version__}.\n")
-        (part / "scores.json").write_text(json.dumps(scores or {}, indent=1) + "\n")
+        card = card or f"# {values['name']}\n\nTrained with audiogen {audiogen.__version__}.\n"
+        (part / "README.md").write_text(card, encoding="utf-8")
+        (part / "scores.json").write_text(json.dumps(scores or {}, indent=1) + "\n", encoding="utf-8")
 
 
 def read_config(folder: str | Path) -> dict:
@@ -62,7 +64,7 @@ def read_config(folder: str | Path) -> dict:
     if not folder.is_dir():
         raise UserError(f"no checkpoint folder at {folder}")
     try:
-        values = json.loads((folder / "config.json").read_text())
+        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         missing = {"format", "room", "name", "config"} - set(values)
     except FileNotFoundError:
         hint = " (pickled .pt/.pth/.bin files are never read from here)" if _pickles(folder) else ""

@@ -33,7 +33,11 @@ def from_dict(kind: type[T], values: dict[str, Any]) -> T:
         if name not in known:
             raise UserError(f"{kind.__name__} has no field {name!r}{did_you_mean(name, known)}")
     hints = typing.get_type_hints(kind)
-    return kind(**{name: _restore(hints[name], value) for name, value in values.items()})
+    fields = {name: _restore(hints[name], value) for name, value in values.items()}
+    try:
+        return kind(**fields)
+    except TypeError as reason:  # a field is missing, or its own checks meet a value of another type
+        raise UserError(f"{kind.__name__}: {reason}") from None
 
 
 def did_you_mean(name: str, known: typing.Iterable[str]) -> str:

@@ -18,7 +18,10 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".", suffix=f".part{path.suffix}", dir=path.parent)
+    try:
+        handle, name = tempfile.mkstemp(prefix=".", suffix=f".part{path.suffix}", dir=path.parent)
+    except OSError as reason:
+        raise _naming(path, reason) from None
     os.close(handle)
     part = Path(name)
     try:
@@ -26,6 +29,10 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         _sync(part)
         os.chmod(part, 0o666 & ~_umask())  # mkstemp makes private files; give it the permissions of an ordinary one
         os.replace(part, path)
+    except OSError as reason:
+        if reason.filename in (None, name, str(path)) and reason.errno is not None:
+            raise _naming(path, reason) from reason
+        raise
     finally:
         part.unlink(missing_ok=True)
 
@@ -54,6 +61,11 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
             shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _naming(path: Path, reason: OSError) -> OSError:
+    """The same error with the name that a person knows, in place of the part file's (or of none: "disk full")."""
+    return OSError(reason.errno, reason.strerror, str(path))
 
 
 def _sync(file: Path) -> None:

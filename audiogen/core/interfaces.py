@@ -29,7 +29,7 @@ class Prompt:
     bpm: float | None = None  # beats per minute; None: from the text, or the composer's choice
     key: str | None = None  # "A minor", "C major"; None: likewise
     metre: str | None = None  # "3/4"; None: likewise
-    score: Score | None = None  # notes to be played; None: the composer writes them, where the style is played from notes
+    score: Score | None = None  # notes to be played; None: the composer writes them, for styles that are played
     seconds: float = 8.0
 
 
@@ -43,7 +43,7 @@ class Condition(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What a data loader yields. The first field is a tensor, so accelerate can move it and read the batch size off it."""
+    """What a data loader yields. Its first field is a tensor: accelerate moves it and reads the batch size off it."""
 
     audio: Tensor  # (batch, 1, time)
     mel: Tensor | None  # (batch, n_mels, frames); None from the loader: the training loop computes it on the device

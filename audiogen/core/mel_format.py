@@ -15,7 +15,7 @@ class MelFormat:
     """How audio becomes a log-mel spectrogram. The defaults are audiogen's own format at 22.05 kHz.
 
     padding "same":   reflect (n_fft - hop_length) / 2 samples at both ends, frames = time // hop_length (HiFi-GAN).
-    padding "center": reflect n_fft / 2 samples at both ends, frames = time // hop_length + 1 (librosa, Tacotron 2, Vocos).
+    padding "center": reflect n_fft / 2 samples at both ends, frames = time // hop_length + 1 (librosa, Vocos).
     """
 
     sample_rate: int = 22050  # Hz

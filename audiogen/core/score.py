@@ -48,7 +48,7 @@ class Score:
 
     @classmethod
     def from_beats(cls, notes: Iterable[Note], *, bpm: float, **fields) -> Score:
-        """A score at constant tempo from notes whose `beat` and `beats` are set; onset and duration follow from them."""
+        """A score at constant tempo from notes whose `beat` and `beats` are set; onset and duration follow."""
         beat_seconds = 60.0 / bpm
         timed = (replace(n, onset=n.beat * beat_seconds, duration=n.beats * beat_seconds) for n in notes)
         return cls(tuple(sorted(timed)), bpm=bpm, **fields)
@@ -122,7 +122,7 @@ def _from_midi(midi, *, title: str) -> Score:
     import mido
 
     if midi.type == 2:
-        raise UserError(f"{title}: MIDI files of type 2 (independent patterns) have no one time line; save it as type 1")
+        raise UserError(f"{title}: MIDI files of type 2 (independent patterns) have no one time line; save as type 1")
     tempo, seconds, tick = 500_000, 0.0, 0
     bpm, metre, key = None, None, None
     programs, names = {}, {}

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import sys
+
+import pytest
+
+from audiogen.core.errors import UserError
+from audiogen.core.mel_format import MEL_FORMATS, MelFormat
+
+
+def test_equal_formats_have_equal_hashes_and_any_other_field_another_one():
+    changed = {
+        "sample_rate": 24000, "n_fft": 2048, "win_length": 800, "hop_length": 200, "n_mels": 100, "f_min": 20.0,
+        "f_max": 8000.0, "mel_scale": "htk", "norm": None, "power": 2.0, "eps": 1e-9, "log": "log10", "floor": 1e-7,
+        "padding": "center",
+    }
+    assert set(changed) == {field.name for field in dataclasses.fields(MelFormat)}, "a new field needs a line here"
+    hashes = {dataclasses.replace(MelFormat(), **{name: value}).hash() for name, value in changed.items()}
+    assert len(hashes | {MelFormat().hash()}) == len(changed) + 1
+    assert MelFormat().hash() == MelFormat(**dataclasses.asdict(MelFormat())).hash()
+
+
+def test_hash_is_the_same_in_another_process():
+    code = "from audiogen.core.mel_format import MelFormat; print(MelFormat().hash())"
+    env = {**os.environ, "PYTHONHASHSEED": "12345"}
+    there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
+    assert there.stdout.strip() == MelFormat().hash()
+
+
+@pytest.mark.parametrize("name", MEL_FORMATS)
+def test_a_format_meets_itself_in_peace_and_every_other_preset_not(name):
+    mine = MEL_FORMATS[name]
+    mine.require(MEL_FORMATS[name], mine="the generator", theirs="the vocoder")
+    for other, theirs in MEL_FORMATS.items():
+        if other != name:
+            with pytest.raises(UserError):
+                mine.require(theirs, mine="the generator", theirs="the vocoder")
+
+
+def test_two_formats_that_meet_name_all_fields_that_differ_and_no_other():
+    theirs = MelFormat(sample_rate=24000, f_max=8000.0)
+    with pytest.raises(UserError) as caught:
+        MelFormat().require(theirs, mine="the generator", theirs="the vocoder at runs/v")
+    message = str(caught.value)
+    for part in ("the generator", "runs/v", "sample_rate 22050 against 24000", "f_max 11025.0 against 8000.0", "train"):
+        assert part in message
+    assert "hop_length" not in message and "\n" not in message
+    assert MelFormat().differences(theirs) == {"sample_rate": (22050, 24000), "f_max": (11025.0, 8000.0)}
+
+
+@pytest.mark.parametrize("fields", [
+    {"sample_rate": 0}, {"hop_length": 0}, {"hop_length": 2048}, {"win_length": 2048}, {"f_min": -1.0},
+    {"f_min": 9000.0, "f_max": 8000.0}, {"f_max": 12000.0}, {"mel_scale": "bark"}, {"norm": "l2"}, {"log": "log2"},
+    {"padding": "valid"}, {"floor": 0.0}, {"n_mels": 0},
+])
+def test_impossible_formats_are_refused_with_the_value(fields):
+    with pytest.raises(UserError) as caught:
+        MelFormat(**fields)
+    name, value = list(fields.items())[-1]
+    assert name in str(caught.value) and str(value) in str(caught.value)
+
+
+@pytest.mark.parametrize("padding", ["same", "center"])
+@pytest.mark.parametrize("time", [256, 1000, 22050])
+def test_number_of_frames_is_that_of_framing_the_padded_signal(padding, time):
+    format = MelFormat(padding=padding)
+    pad = (format.n_fft - format.hop_length) // 2 if padding == "same" else format.n_fft // 2
+    padded = time + 2 * pad
+    starts = [start for start in range(0, padded - format.n_fft + 1, format.hop_length)]
+    assert format.frames(time) == len(starts)
+    assert format.frame_rate == pytest.approx(86.1328125)
