@@ -31,10 +31,10 @@ class Entry:
     seconds: float
     sample_rate: int  # Hz, of the file
     channels: int
-    loudness: float | None = None  # LUFS, integrated and gated (BS.1770-4); None: shorter than 0.4 s or below the gate
+    loudness: float | None = None  # LUFS, integrated and gated (BS.1770-4); None: below the gate of -70 LUFS
     peak_db: float = 0.0  # dBFS, of the samples
     clipped: float = 0.0  # fraction of the samples in runs of three or more at full scale
-    silent: float = 0.0  # fraction of the blocks of 50 ms below -60 dBFS
+    silent: float = 0.0  # fraction of the blocks of 0.1 s whose peak is below -60 dBFS
     hash: str = ""  # BLAKE2b of the decoded samples: the same for a copy in another lossless container
     text: str = ""  # a caption
     tags: dict[str, Any] = field(default_factory=dict)  # str -> str or list of str: licence, attribution, title, ...
