@@ -10,15 +10,15 @@ from dataclasses import dataclass
 
 Phrase = tuple[int, int, int, int]
 
-SONG_MAJOR: tuple[Phrase, ...] = ((1, 4, 5, 1), (1, 1, 5, 1), (1, 4, 1, 5), (1, 2, 5, 1), (1, 6, 5, 1))
-SONG_MINOR: tuple[Phrase, ...] = ((1, 4, 5, 1), (1, 1, 5, 1), (1, 4, 1, 5), (1, 7, 5, 1), (1, 6, 5, 1))
-PLAIN_MAJOR: tuple[Phrase, ...] = ((1, 1, 5, 1), (1, 5, 1, 1), (1, 4, 5, 1))
-PLAIN_MINOR: tuple[Phrase, ...] = ((1, 1, 5, 1), (1, 5, 1, 1), (1, 4, 5, 1))
-BLUES: tuple[Phrase, ...] = ((1, 1, 1, 1), (4, 4, 1, 1), (5, 4, 1, 5))  # in this order: twelve bars
-STILL_MAJOR: tuple[Phrase, ...] = ((1, 1, 4, 1), (1, 6, 1, 4), (1, 1, 5, 1))
-STILL_MINOR: tuple[Phrase, ...] = ((1, 1, 4, 1), (1, 1, 7, 1), (1, 6, 1, 1))
-LOOP_MAJOR: tuple[Phrase, ...] = ((1, 5, 4, 1), (1, 1, 4, 5), (1, 6, 4, 1))
-LOOP_MINOR: tuple[Phrase, ...] = ((1, 1, 6, 7), (1, 1, 4, 1), (1, 6, 7, 1))
+SONG_MAJOR: tuple[Phrase, ...] = ((1, 4, 5, 1), (1, 4, 1, 5), (1, 6, 4, 1), (1, 4, 1, 1), (1, 2, 5, 1))
+SONG_MINOR: tuple[Phrase, ...] = ((1, 4, 1, 1), (1, 6, 4, 1), (1, 4, 5, 1), (1, 6, 1, 4), (1, 4, 1, 7))
+PLAIN_MAJOR: tuple[Phrase, ...] = ((1, 4, 5, 1), (1, 4, 1, 1), (1, 1, 4, 1))
+PLAIN_MINOR: tuple[Phrase, ...] = ((1, 4, 1, 1), (1, 4, 5, 1), (1, 6, 1, 1))
+BLUES: tuple[Phrase, ...] = ((1, 4, 1, 1), (4, 4, 1, 1), (5, 4, 1, 5))  # in this order: twelve bars, with a quick change
+STILL_MAJOR: tuple[Phrase, ...] = ((1, 1, 4, 1), (1, 6, 1, 4), (1, 4, 5, 1))
+STILL_MINOR: tuple[Phrase, ...] = ((1, 1, 4, 1), (1, 4, 7, 1), (1, 6, 1, 1))
+LOOP_MAJOR: tuple[Phrase, ...] = ((1, 4, 1, 5), (1, 1, 4, 1), (1, 6, 4, 1))
+LOOP_MINOR: tuple[Phrase, ...] = ((1, 6, 1, 7), (1, 1, 4, 1), (1, 6, 4, 1))
 
 
 @dataclass(frozen=True)

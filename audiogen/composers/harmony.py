@@ -7,6 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 _NATURAL = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
+# Krumhansl and Kessler 1982: how much each note, counted from the tonic, belongs to a key.
+_BELONGS = {
+    "major": (6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88),
+    "minor": (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17),
+}
 _SCALES = {"major": (0, 2, 4, 5, 7, 9, 11), "minor": (0, 2, 3, 5, 7, 8, 10)}
 TONICS = {
     "major": ("C", "Db", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B"),
@@ -48,6 +53,16 @@ class Key:
         if self.mode == "minor" and degree == 5:
             tones[1] = (tones[1] + 1) % 12
         return Chord(degree, tuple(tones))
+
+    def telling_tone(self, chord: Chord, rng: random.Random) -> int:
+        """One tone of the chord, the likelier the more it belongs to the key.
+
+        The key's fifth is drawn half as often as that: it sounds in every tonic as an overtone.
+        """
+        weights = [_BELONGS[self.mode][(tone - self.tonic) % 12] ** 2 for tone in chord.tones]
+        weights = [weight * (0.5 if (tone - self.tonic) % 12 == 7 else 1.0)
+                   for tone, weight in zip(chord.tones, weights, strict=True)]
+        return rng.choices(chord.tones, weights)[0]
 
     def scale_over(self, chord: Chord) -> tuple[int, ...]:
         """The scale with the chord's own notes in place of their neighbours (the leading note over a minor dominant)."""

@@ -118,6 +118,8 @@ def drum_bar(pattern: str, metre: Metre, bpm: float, rng: random.Random, *, mach
             hits += [(at, RIDE if machine is False else CLOSED, 0.65), (at, KICK if not back else SNARE, 0.6)]
         else:  # rock, lofi
             hits += [(at, SNARE if back else KICK, 0.95), (at, CLOSED, 0.7)]
+            if back and felt_bpm > 118:
+                hits.append((at, KICK, 0.85))  # kick and snare in turn would be heard as half the tempo
             if machine and back and rng.random() < 0.5:
                 hits.append((at, CLAP, 0.7))
             if divided:

@@ -69,13 +69,13 @@ def _seed(rng: Any) -> int:
 
 @dataclass(frozen=True)
 class _Bar:
-    """One bar of harmony: its chord, and the chord of its last beats where it changes (a cadence)."""
+    """One bar of harmony: its chord, and the chord of its last beat where it changes (a cadence)."""
 
     chord: Chord
     turn: Chord | None = None
 
     def at(self, number: int, count: int) -> Chord:
-        return self.turn if self.turn and number >= (count + 1) // 2 else self.chord
+        return self.turn if self.turn and number == count - 1 else self.chord
 
 
 class _Piece:
@@ -156,7 +156,7 @@ class _Piece:
                     pitch = tonic
                 elif beat is not None:
                     pull = -1 if pitch > centre + 5 else 1 if pitch < centre - 5 else 0
-                    pitch = nearest(chord.tones, pitch + 2 * step + 2 * pull, low, high)
+                    pitch = nearest((self.key.telling_tone(chord, rng),), pitch + 2 * step + 2 * pull, low, high)
                 else:
                     steps = pitches(self.key.scale_over(chord), low, high)
                     here = min(range(len(steps)), key=lambda i: abs(steps[i] - pitch))
@@ -170,8 +170,7 @@ class _Piece:
         if hold:
             return [(start, self.metre.length, tonic, 1.0)]
         third = nearest((self.key.chord(1).tones[1],), tonic + 3, low, high)
-        fifth = nearest((self.key.chord(1).tones[2],), tonic + 1, low, high)
-        line = [tonic, third, fifth, tonic] if len(beats) >= 4 else [tonic, third, tonic][: len(beats)]
+        line = [tonic, third, tonic, tonic] if len(beats) >= 4 else [tonic, third, tonic][: len(beats)]
         return [(start + at, length, line[i % len(line)], self._accent(i)) for i, (at, length) in enumerate(beats)]
 
     def _accent(self, beat: int | None) -> float:
@@ -184,7 +183,7 @@ class _Piece:
 
     def _lead(self) -> Part:
         low, high = self._middle(self.instrument.low, self.instrument.high, 19)
-        return [(at, length * 0.93, pitch, loud) for at, length, pitch, loud in self._melody(low, high, hold=False)]
+        return [(at, length * 0.9, pitch, loud) for at, length, pitch, loud in self._melody(low, high, hold=False)]
 
     def _bass(self) -> Part:
         low, high = self.instrument.low, self.instrument.high
@@ -196,11 +195,12 @@ class _Piece:
                 root = nearest((chord.root,), root, low, min(low + 13, high))
                 third, fifth = (nearest((tone,), root + up, root, high) for tone, up in zip(chord.tones[1:], (4, 7), strict=True))
                 octave = root + 12 if root + 12 <= high else root
-                line = {"oompah": (root, fifth, root, third), "walk": (root, third, fifth, third),
-                        "pulse": (root, root, octave, root), "long": (root, root, third, fifth),
-                        "riff": (root, third, fifth, octave)}[style]
+                second = nearest((self.key.scale[chord.degree % 7],), root + 2, root, high)
+                line = {"oompah": (root, third, root, fifth), "walk": (root, second, third, root),
+                        "pulse": (root, root, octave, third), "long": (root, root, third, root),
+                        "riff": (root, third, root, octave)}[style]
                 if number == self.bars - 1:
-                    line = (root, third, fifth, root)
+                    line = (root, third, root, root)
                 beat = number * self.metre.length + at
                 pitch = line[i % 4]
                 busy = self.busy * {"pulse": 0.7, "riff": 0.35, "walk": 0.2}.get(style, 0.1)
@@ -213,19 +213,19 @@ class _Piece:
         return part
 
     def _drone(self) -> Part:
-        """Tonic and fifth sound through; a plain melody above them."""
+        """The tonic sounds through, in octaves; a plain melody above it."""
         low, high = self.instrument.low, self.instrument.high
         ground = nearest((self.key.tonic,), low + 6, low, low + 11)
         part = []
         for number in range(self.bars):
             start = number * self.metre.length
-            if self.instrument.sustained:
-                part += [(start, self.metre.length, ground, 0.5), (start, self.metre.length, ground + 7, 0.42)]
+            if self.instrument.sustained and self.busy > 0.2:
+                part += [(start, self.metre.length, ground, 0.5), (start, self.metre.length, ground + 12, 0.4)]
             else:
-                part += [(start + at, length, ground if i % 2 == 0 else ground + 7, 0.62)
+                part += [(start + at, length * 0.9, ground + 12 * (i % 2), 0.62)
                          for i, (at, length) in enumerate(self.metre.beats)]
-        melody = self._melody(min(ground + 9, high - 12), high, hold=False)
-        return part + [(at, length * 0.93, pitch, loud) for at, length, pitch, loud in melody]
+        melody = self._melody(min(ground + 13, high - 12), high, hold=False)
+        return part + [(at, length * 0.9, pitch, loud) for at, length, pitch, loud in melody]
 
     def _polyphonic(self) -> Part:
         """Melody above, chords in the middle, bass below, as far as the range has room for them."""
@@ -262,7 +262,8 @@ class _Piece:
         if kind == "oompah":
             if i == 0 or (count == 4 and i == 2) or count < 2:
                 bass = [(at, length * 0.95, root if i == 0 else fifth, 0.85)]
-                return bass + (chords if count < 3 else [])
+                # Fast, bass and chord in turn would be heard as one slow beat.
+                return bass + (chords if count < 3 or self.bpm / self.metre.felt > 118 else [])
             return [(a, b * 0.7, p, 0.74) for a, b, p, _ in chords]
         if kind == "arpeggio":
             parts = [(at, length * (0.96 if self.busy < 0.25 else 0.48), (root, *stack)[0 if i % 2 == 0 else 1 % (len(stack) + 1)], 0.8)]
@@ -277,8 +278,8 @@ class _Piece:
             return [(at, length * 0.92, step, 0.82), *([(a, b, p, 0.66) for a, b, p, _ in chords] if i % 2 else [])]
         if kind == "pulse":
             return [(at, length * 0.6, root, 0.85), *[(a, b * 0.7, p, 0.7) for a, b, p, _ in chords]]
-        bass = [(at, length * 0.95, root, 0.8)] if i % 2 == 0 or kind == "chorale" else []
-        return bass + chords
+        bass = [(at, length * 0.88, root, 0.8)] if i % 2 == 0 or kind == "chorale" else []
+        return bass + [(a, length * 0.8, p, 0.74) for a, _, p, _ in chords]
 
     def _drums(self) -> Part:
         machine = "808" in self.instrument.name

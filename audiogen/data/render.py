@@ -240,13 +240,13 @@ def _prepare(note: RecordedNote, instrument: Instrument) -> _Sample:
         ramp = min(round(0.001 * rate), len(audio))
     else:
         # Slow swells would blur the beat: begin where the tone is 10 dB below its level, and even its level out.
-        envelope = _envelope(audio, round(0.02 * rate))
+        envelope = _envelope(audio, round(0.008 * rate))
         steady = float(np.quantile(envelope, 0.8))
-        start = max(0, int(np.argmax(envelope > 0.32 * steady)) - round(0.01 * rate))
+        start = int(np.argmax(envelope > 0.32 * steady))
         stop = len(audio) - int(np.argmax(envelope[::-1] > 0.4 * steady))
         slow = _envelope(audio, round(0.15 * rate))
         audio = (audio * np.clip(steady / np.maximum(slow, 1e-6), 0.6, 2.5))[start:stop]
-        ramp = min(round(0.015 * rate), len(audio))
+        ramp = min(round(0.005 * rate), len(audio))
     audio = audio.astype(np.float32)
     audio[:ramp] *= np.linspace(0.0, 1.0, ramp, dtype=np.float32)
     audio /= float(np.abs(audio).max()) if instrument.drum else max(_loudest(audio, rate), 1e-6) * 8
