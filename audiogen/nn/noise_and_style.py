@@ -1,4 +1,4 @@
-"""One vector that tells every layer of a network how noisy its input is and in what style to play."""
+"""What noise level and style do to a network: one vector for all its layers, and a path past all of them."""
 
 from __future__ import annotations
 
@@ -40,3 +40,22 @@ class NoiseAndStyle(nn.Module):
             if self.style is not None:
                 embedding = embedding + self.style(vector.to(like.dtype))
         return F.silu(embedding)
+
+
+class InputGain(nn.Module):
+    """A gain on every channel of the input that follows noise level and style, 0 at the start of training.
+
+    Noise, v and velocity are all, to a large part, a multiple of the network's own input that depends on the noise
+    level alone. Without this path the layers spend their width on carrying that input unharmed, past norms that take
+    its magnitude.
+    """
+
+    def __init__(self, dim: int, channels: int) -> None:
+        super().__init__()
+        self.gain = nn.Linear(dim, channels)
+        nn.init.zeros_(self.gain.weight)
+        nn.init.zeros_(self.gain.bias)
+
+    def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
+        """x (batch, channels, frames), modulation (batch, dim) -> like x."""
+        return x * self.gain(modulation).unsqueeze(-1)

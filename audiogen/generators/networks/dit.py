@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from audiogen.core.errors import UserError
 from audiogen.nn.attention import RotaryAttention
-from audiogen.nn.noise_and_style import NoiseAndStyle
+from audiogen.nn.noise_and_style import InputGain, NoiseAndStyle
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,7 @@ class DiT(nn.Module):
         for layer in (self.modulate, self.out):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
+        self.gain = InputGain(config.modulation, channels_in) if channels_in == channels_out else None
 
     def forward(
         self, x: Tensor, noise_level: Tensor | None = None, vector: Tensor | None = None,
@@ -71,7 +72,8 @@ class DiT(nn.Module):
         for block in self.blocks:
             tokens = block(tokens, modulation)
         shift, scale = self.modulate(modulation).unsqueeze(1).chunk(2, dim=-1)
-        return self.out(_modulated(tokens, shift, scale).transpose(1, 2))[..., :frames]
+        out = self.out(_modulated(tokens, shift, scale).transpose(1, 2))[..., :frames]
+        return out if self.gain is None else out + self.gain(x, modulation)
 
 
 class Block(nn.Module):

@@ -4,8 +4,9 @@
     level 1     (frames / 2)        -> blocks --- skip --- blocks
     level 2     (frames / 4)           -> blocks, attention, blocks
 
-Half of ceil: odd lengths go down to the larger half and come up cut to the length of the skip, so any length fits.
+Odd lengths go down to the larger half and come up cut to the length of the skip, so any length fits.
 Norms are per frame, never over time: what a frame becomes must not depend on how long the clip is or how it is padded.
+The output has a path of its own from the input, `InputGain`: what the network must answer is largely its input.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from audiogen.core.errors import UserError
 from audiogen.nn.attention import RotaryAttention
-from audiogen.nn.noise_and_style import NoiseAndStyle
+from audiogen.nn.noise_and_style import InputGain, NoiseAndStyle
 
 
 @dataclass(frozen=True)
@@ -71,9 +72,11 @@ class UNet(nn.Module):
         self.last_blocks = blocks(widths[-1], widths[-1])
         self.up = nn.ModuleList(nn.Conv1d(b, a, 3, padding=1) for a, b in reversed(pairs))
         self.up_blocks = nn.ModuleList(blocks(2 * width, width) for width, _ in reversed(pairs))
+        self.modulate = nn.Linear(modulation, 2 * widths[0])
         self.out = nn.Conv1d(widths[0], channels_out, 1)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
+        self.gain = InputGain(modulation, channels_in) if channels_in == channels_out else None
 
     def forward(
         self, x: Tensor, noise_level: Tensor | None = None, vector: Tensor | None = None,
@@ -81,6 +84,7 @@ class UNet(nn.Module):
     ) -> Tensor:
         """noise_level (batch,), vector (batch, vector_dim), aligned (batch, aligned_dim, frames); None is zeros."""
         modulation = self.modulation(noise_level, vector, like=x)          # (batch, modulation)
+        direct = self.gain(x, modulation) if self.gain is not None else 0
         x = self.before(x)                                                 # (batch, width, frames)
         if aligned is not None and self.before_aligned is not None:
             x = x + self.before_aligned(aligned.to(x.dtype))
@@ -96,7 +100,7 @@ class UNet(nn.Module):
             skip = skips.pop()
             x = up(x.repeat_interleave(2, dim=-1)[..., : skip.shape[-1]])
             x = _through(blocks, torch.cat((x, skip), dim=1), modulation)
-        return self.out(F.silu(frame_norm(x)))
+        return self.out(F.silu(_modulated(x, self.modulate(modulation)))) + direct
 
 
 class ResidualBlock(nn.Module):
@@ -111,15 +115,19 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
         """x (batch, channels_in, frames), modulation (batch, modulation) -> (batch, channels, frames)."""
-        scale, shift = self.modulate(modulation).unsqueeze(-1).chunk(2, dim=1)  # (batch, channels, 1) each
         y = self.first(F.silu(frame_norm(x)))
-        y = self.second(F.silu(frame_norm(y) * (1 + scale) + shift))
+        y = self.second(F.silu(_modulated(y, self.modulate(modulation))))
         return self.across(x) + y
 
 
 def frame_norm(x: Tensor) -> Tensor:
     """Every frame to root mean square 1 over its channels. x (batch, channels, frames) -> like x."""
     return x * torch.rsqrt(x.float().pow(2).mean(dim=1, keepdim=True) + 1e-6).to(x.dtype)
+
+
+def _modulated(x: Tensor, scale_and_shift: Tensor) -> Tensor:
+    scale, shift = scale_and_shift.unsqueeze(-1).chunk(2, dim=1)           # (batch, channels, 1) each
+    return frame_norm(x) * (1 + scale) + shift
 
 
 def _through(blocks: nn.ModuleList, x: Tensor, modulation: Tensor) -> Tensor:
