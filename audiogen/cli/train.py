@@ -6,6 +6,7 @@ import ast
 import dataclasses
 import importlib
 import importlib.util
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -36,9 +37,10 @@ def train(args: list[str]) -> int:
 
 
 def recipes() -> dict[str, Path]:
-    """Name -> file of every recipe."""
+    """Name -> file of every recipe: what defines a class `Recipe`. Other files there are programs that make data."""
     folder = Path(importlib.import_module("recipes").__file__).parent
-    return {path.stem: path for path in sorted(folder.glob("*.py")) if not path.stem.startswith("_")}
+    return {path.stem: path for path in sorted(folder.glob("*.py"))
+            if re.search(r"(?m)^class Recipe\b", path.read_text(encoding="utf-8"))}
 
 
 def load_recipe(name: str) -> type:
@@ -73,7 +75,7 @@ def _from_file(path: Path) -> ModuleType:
 
 
 def _table() -> str:
-    rows = {name: (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n")[0]
+    rows = {name: (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").partition("\n")[0]
             for name, path in recipes().items()}
     width = max(map(len, rows), default=0)
     return "\n".join(f"  {name:<{width}}  {line}" for name, line in rows.items())
