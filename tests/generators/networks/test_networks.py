@@ -156,7 +156,7 @@ def test_overfits_one_mel_under_every_objective(name, objective):
     mel = 1.4 * torch.sin(0.4 * frames + 0.7 * bins)[None]                 # (1, n_mels, frames), about unit variance
     roll = torch.sin((0.4 * frames + 1) * bins[:ROLL])[None]               # (1, aligned_dim, frames)
     denoise = denoiser(objective, lambda x, c_noise: network(x, c_noise, None, roll.expand(len(x), -1, -1)))
-    optimizer = torch.optim.Adam(network.parameters(), lr=1e-2, betas=(0.9, 0.95))
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-2, betas=(0.9, 0.95), fused=True)
     source = torch.Generator().manual_seed(0)
     losses = []
     for step in range(70):
