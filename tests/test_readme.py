@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from audiogen.cli import VERBS, parse, parse_recipe
-from audiogen.cli.train import load_recipe
+from audiogen.cli.train import load_recipe, recipes
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -58,7 +58,9 @@ def understood(words: list[str]) -> None:
     verb, *rest = words
     assert verb in VERBS
     if verb == "train":
-        if rest:
+        if rest and "--help" in rest:
+            assert rest[0] in recipes()
+        elif rest:
             parse_recipe(load_recipe(rest[0]), rest[1:], prog="audiogen train")
         return
     module, _, name = VERBS[verb].target.partition(":")

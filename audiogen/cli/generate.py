@@ -109,7 +109,8 @@ class Generate:
                 if self.png:
                     from audiogen.signal.picture import save_spectrogram
 
-                    save_spectrogram(audio, path.with_suffix(".png"))
+                    mono = audio.samples.mean(dim=0)
+                    save_spectrogram(mono, path.with_suffix(".png"), format=engine.mel, title=describe(prompt))
                 print(f"{path}  {describe(prompt)}  seed {seed}  {audio.seconds:.2f} s"
                       f"  {audio.seconds / took:.1f} x real time", flush=True)
         return 0

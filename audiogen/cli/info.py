@@ -81,22 +81,15 @@ def _checkpoints(folder: Path) -> list[dict[str, Any]]:
     for config in sorted(folder.rglob("config.json")) if folder.is_dir() else []:
         try:
             values = read_config(config.parent)
-            styles = values.get("labels", {}).get("vocabulary", {})
+            styles = values.get("labels", {}).get("vocabulary", {}).get("styles", [])
             found.append({
                 "folder": str(config.parent), "room": values["room"], "name": values["name"],
                 "hash": checkpoint_hash(config.parent), "licence": _licence(config.parent, folder),
-                "mel": _mel_hash(values["config"]), "styles": sorted(_names(styles)),
+                "mel": _mel_hash(values["config"]), "styles": list(styles),
             })
         except (UserError, OSError) as reason:
             found.append({"folder": str(config.parent), "problem": str(reason)})
     return found
-
-
-def _names(vocabulary: Any) -> list[str]:
-    """The style names in a vocabulary as it is written in a checkpoint: a list of them, or a mapping by name."""
-    if isinstance(vocabulary, dict):
-        vocabulary = vocabulary.get("names", vocabulary.get("styles", vocabulary))
-    return [entry if isinstance(entry, str) else entry.get("name", "?") for entry in vocabulary]
 
 
 def _mel_hash(config: dict[str, Any]) -> str | None:

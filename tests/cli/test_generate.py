@@ -98,7 +98,6 @@ def test_prompts_of_a_file_keep_their_fields_unless_an_option_says_otherwise(aud
 
 
 def test_a_spectrogram_lies_beside_the_clip(audiogen, engine):
-    pytest.importorskip("audiogen.signal.picture")
     assert audiogen("generate", "rain", "--seed", 1, "--seconds", 1, "--png").code == 0
     assert files(".") == ["rain-1.png", "rain-1.wav"]
     assert open("rain-1.png", "rb").read(4) == b"\x89PNG"

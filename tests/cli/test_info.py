@@ -36,7 +36,7 @@ def test_tells_versions_machine_and_where_it_looked(audiogen):
 def test_tells_styles_hash_mel_format_and_licence_of_a_checkpoint(audiogen, monkeypatch):
     monkeypatch.setitem(vocoders.TABLE, "tiny", f"{__name__}:Tiny")
     save_checkpoint("engine/vocoder", Tiny(TinyConfig()), room="vocoder", card="---\nlicense: cc-by-4.0\n---\n# Card",
-                    labels={"vocabulary": {"names": ["rain", "cello"]}})
+                    labels={"vocabulary": {"styles": ["cello", "rain"]}})
     values = json.loads(audiogen("info", "--checkpoint", "engine", "--json").out)
     assert values["checkpoints"] == [{
         "folder": "engine/vocoder", "room": "vocoder", "name": "tiny", "hash": checkpoint_hash("engine/vocoder"),
