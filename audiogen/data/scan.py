@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 OTHER_AUDIO = (".m4a", ".aac", ".wma", ".mp4", ".mka", ".webm", ".ape", ".wv", ".ac3", ".dsf", ".amr")
-BYTES_FOR_A_POOL = 20_000_000  # less than this is scanned before a pool of processes has started
+BYTES_FOR_A_POOL = 4_000_000  # less than this is scanned before a pool of processes has started
 
 
 @dataclass(frozen=True)
@@ -291,11 +291,12 @@ def _progress(console: Console | None, title: str, sizes: Sequence[int]) -> Iter
 
 def summary(result: ScanResult) -> Iterable[Any]:
     """Rich renderables: a table of what was found, the reasons of rejects, and what was ignored."""
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     manifest = result.manifest
-    table = Table(title=str(manifest.root), title_justify="left")
-    for name in ("split", "files", "minutes", "sources", "styles", "loudness LUFS", "with text", "with score", "duplicates"):
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for name in ("split", "files", "minutes", "sources", "styles", "LUFS", "text", "score", "copies"):
         table.add_column(name, justify="left" if name == "split" else "right")
     for split in ("train", "valid", "test", "all"):
         entries = [entry for entry in manifest if split in (entry.split, "all")]
