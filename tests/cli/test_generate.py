@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -100,7 +101,7 @@ def test_prompts_of_a_file_keep_their_fields_unless_an_option_says_otherwise(aud
 def test_a_spectrogram_lies_beside_the_clip(audiogen, engine):
     assert audiogen("generate", "rain", "--seed", 1, "--seconds", 1, "--png").code == 0
     assert files(".") == ["rain-1.png", "rain-1.wav"]
-    assert open("rain-1.png", "rb").read(4) == b"\x89PNG"
+    assert Path("rain-1.png").read_bytes()[:4] == b"\x89PNG"
 
 
 def test_a_prompt_that_nothing_is_known_of_is_a_warning_of_one_line(audiogen, engine):
