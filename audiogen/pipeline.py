@@ -114,9 +114,9 @@ class Engine:
             named = [name for name in prompt.score.instruments if name in self.vocabulary.names]
             if named and (not prompt.text or not reading.known):
                 return [Part({name: 1.0}, prompt.score.only(name)) for name in named]
-        return [Part(weights, self._score(prompt, weights, seed, index)) for index, weights in enumerate(voices)]
+        return [Part(weights, self._score(prompt, weights, seed)) for weights in voices]
 
-    def _score(self, prompt: Prompt, weights: dict[str, float], seed: int, index: int) -> Score | None:
+    def _score(self, prompt: Prompt, weights: dict[str, float], seed: int) -> Score | None:
         leading = max(weights, key=lambda style: weights[style], default="")
         if leading not in self.played:
             return None
@@ -125,7 +125,7 @@ class Engine:
         composer = resolve("composer", self.composer)()
         asked = replace(prompt, styles=((leading, 1.0),))
         # All voices of a clip share the seed, and with it the tempo, the key and the chords.
-        return composer.compose(asked, seconds=prompt.seconds, rng=SampleRng(seed, stream="score"), voice=index)
+        return composer.compose(asked, seconds=prompt.seconds, rng=SampleRng(seed, stream="score"))
 
     def generate_mel(self, prompt: Prompt | str, *, seed: int = 0, **sampling: Any) -> Tensor:
         """-> mel (parts, n_mels, frames): one voice of the clip each. `sampling`: the fields of the model's own."""

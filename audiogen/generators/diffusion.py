@@ -34,6 +34,7 @@ from audiogen.generators.objectives import make_objective
 from audiogen.generators.samplers import find_sampler
 
 LOG_SPREAD = (-4.0, 1.5)  # range of the natural logarithm of the spread, in units of each mel bin's deviation
+WHITE = 8.0  # bound of the whitened residual, in deviations
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ class MelDiffusion(nn.Module):
         sigma = self.objective.draw_sigma(rng.rand(1, device=x0.device)[:, 0])
         noise = rng.randn(*x0.shape[1:], device=x0.device)
         # The residual of a frame that the coarse model got badly wrong must not outweigh all the others.
-        x0 = x0.clamp(-8.0, 8.0)
+        x0 = x0.clamp(-WHITE, WHITE) if coarse is not None else x0
         denoised = self._denoise(x0 + sigma[:, None, None] * noise, sigma, condition, coarse)
         weight = self.objective.weight(sigma)[:, None, None]
         losses["diffusion"] = _mean(weight * (denoised - x0).square(), mask)
@@ -185,9 +186,11 @@ class MelDiffusion(nn.Module):
 
         def denoise(x: Tensor, sigma: Tensor) -> Tensor:
             if sampling.guidance == 1 or not low <= float(sigma[0]) <= high:
-                return self._denoise(x, sigma, condition, coarse)
-            wanted, unwanted = self._denoise(torch.cat((x, x)), torch.cat((sigma, sigma)), both, both_coarse).chunk(2)
-            return guided(wanted, unwanted, sampling.guidance)
+                denoised = self._denoise(x, sigma, condition, coarse)
+            else:
+                twice = self._denoise(torch.cat((x, x)), torch.cat((sigma, sigma)), both, both_coarse)
+                denoised = guided(*twice.chunk(2), sampling.guidance)
+            return denoised if coarse is None else denoised.clamp(-WHITE, WHITE)  # as in training
 
         return denoise
 

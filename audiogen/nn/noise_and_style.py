@@ -38,7 +38,8 @@ class NoiseAndStyle(nn.Module):
                 needed = (like.shape[0], self.vector_dim)
                 raise ValueError(f"style vector {tuple(vector.shape)} where {needed} is needed")
             if self.style is not None:
-                embedding = embedding + self.style(vector.to(like.dtype))
+                # Style vectors have length 1; the layers want components of size 1.
+                embedding = embedding + self.style(vector.to(like.dtype) * math.sqrt(self.vector_dim))
         return F.silu(embedding)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from audiogen.nn.noise_and_style import NoiseAndStyle
+from audiogen.nn.noise_and_style import InputGain, NoiseAndStyle
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class GatedNetwork(nn.Module):
         self, config: GatedConfig, *, channels_in: int, channels_out: int, vector_dim: int = 0, aligned_dim: int = 0
     ) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.aligned_dim = config, aligned_dim
         self.before = nn.Conv1d(channels_in + aligned_dim, config.width, 1)
         self.modulation = NoiseAndStyle(config.modulation, vector_dim)
         self.layers = nn.ModuleList(
@@ -39,6 +39,7 @@ class GatedNetwork(nn.Module):
         )
         self.after = nn.Sequential(nn.Conv1d(config.width, config.width, 1), nn.SiLU())
         self.out = nn.Conv1d(config.width, channels_out, 1)
+        self.gain = InputGain(config.modulation, channels_in) if channels_in == channels_out else None
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
@@ -46,13 +47,14 @@ class GatedNetwork(nn.Module):
         self, x: Tensor, noise_level: Tensor | None = None, vector: Tensor | None = None, aligned: Tensor | None = None
     ) -> Tensor:
         """`noise_level` (batch,) about -1..1; `vector` (batch, vector_dim); `aligned` (batch, aligned_dim, frames)."""
-        if aligned is not None:
-            x = torch.cat((x, aligned), dim=1)
-        x = self.before(x)                                                  # (batch, width, frames)
-        modulation = self.modulation(noise_level, vector, like=x)  # (batch, modulation)
+        if aligned is None:
+            aligned = x.new_zeros(x.shape[0], self.aligned_dim, x.shape[-1])
+        h = self.before(torch.cat((x, aligned), dim=1))          # (batch, width, frames)
+        modulation = self.modulation(noise_level, vector, like=h)  # (batch, modulation)
         for layer in self.layers:
-            x = layer(x, modulation)
-        return self.out(self.after(channel_norm(x)))
+            h = layer(h, modulation)
+        out = self.out(self.after(channel_norm(h)))
+        return out if self.gain is None else out + self.gain(x, modulation)
 
 
 class GatedLayer(nn.Module):
