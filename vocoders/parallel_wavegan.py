@@ -128,6 +128,7 @@ class ParallelWaveGAN(nn.Module):
         if config.refine:
             share = self.inverse.filterbank / self.inverse.filterbank.sum(0, keepdim=True).clamp(min=1e-8)
             self.register_buffer("share", share, persistent=False)  # (n_mels, bins): each bin's bands, summing to 1
+            self.register_buffer("unheard", 1 - share.sum(0), persistent=False)  # (bins,) 1 where no band covers the bin
 
     def forward(self, mel: Tensor, *, rng: SampleRng | None = None) -> Tensor:
         """mel (batch, n_mels, frames) -> audio (batch, 1, frames * hop_length)."""
@@ -165,7 +166,7 @@ class ParallelWaveGAN(nn.Module):
                 spectrum = short_time.transform(short_time.extend(audio))[:, : wanted.shape[1]]
                 present = (spectrum.abs().pow(power) @ self.inverse.filterbank.T).clamp(min=floor)
                 gain = (wanted / present).pow(1.0 / power).clamp(0.05, 20.0)
-                audio = short_time.audio(spectrum * (gain @ self.share))
+                audio = short_time.audio(spectrum * (gain @ self.share + self.unheard))
             return audio[:, None]
 
     def log_magnitude(self, mel: Tensor) -> Tensor:

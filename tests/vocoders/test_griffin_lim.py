@@ -2,15 +2,15 @@ from __future__ import annotations
 
 import math
 
-import librosa
 import numpy as np
 import pytest
+import scipy.optimize
 import torch
 
 from audiogen.core.errors import UserError
 from audiogen.core.mel_format import MEL_FORMATS, MelFormat
 from audiogen.core.rng import SampleRng
-from audiogen.signal.mel import MelSpectrogram
+from audiogen.signal.mel import MelSpectrogram, mel_filterbank
 from vocoders.griffin_lim import GriffinLim, GriffinLimConfig, MelInverse, ShortTime, griffin_lim, peak_phase, unit
 
 
@@ -69,13 +69,13 @@ def test_the_mel_of_the_clip_comes_near_the_mel_asked_for() -> None:
     assert distances[1] < 0.12 < 0.4 < distances[0]
 
 
-def test_exact_inverse_is_as_near_as_librosas_non_negative_least_squares() -> None:
+def test_exact_inverse_is_as_near_as_the_non_negative_least_squares_solution() -> None:
     format = MelFormat()
-    mel = MelSpectrogram(format)(_tone(6))
+    mel = MelSpectrogram(format)(_tone(6))[..., 2:4]
     ours = MelInverse(format)(mel, exact=True)[0].T.numpy()
     target = mel[0].exp().numpy()
-    filterbank = librosa.filters.mel(sr=22050, n_fft=1024, n_mels=80, fmin=0, fmax=11025)
-    theirs = librosa.util.nnls(filterbank, target)
+    filterbank = mel_filterbank(format).numpy()
+    theirs = np.stack([scipy.optimize.nnls(filterbank, column)[0] for column in target.T], 1)
     clipped = MelInverse(format)(mel)[0].T.numpy()
     distance = [float(np.linalg.norm(filterbank @ x - target)) for x in (ours, theirs, clipped)]
     assert (ours >= 0).all()
