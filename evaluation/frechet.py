@@ -1,10 +1,10 @@
-"""Fréchet distance between two sets of feature vectors (Dowson and Landau 1982; FID: Heusel et al. 2017; FAD: Kilgour 2019).
+"""Fréchet distance of two sets of feature vectors (Dowson and Landau 1982; FID: Heusel 2017; FAD: Kilgour 2019).
 
     d² = |mean_x - mean_y|² + tr S_x + tr S_y - 2 tr sqrt(S_x S_y)
 
-The last trace needs no matrix square root. With factors S_x = AᵀA and S_y = BᵀB it is the nuclear norm of A Bᵀ, the sum of
-its singular values: never complex, never negative, exact for singular covariances, and it does not square the condition
-number. Everything is float64 and plain torch.
+The last trace needs no matrix square root. With factors S_x = AᵀA and S_y = BᵀB it is the nuclear norm of A Bᵀ, the
+sum of its singular values: never complex, never negative, exact for singular covariances, and it does not square the
+condition number. Everything is float64 and plain torch.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from audiogen.core.errors import UserError
 def frechet_distance(x: Tensor, y: Tensor) -> float:
     """Fréchet distance (squared, as is usual) of two feature tensors (rows, dim): a row a window, or a clip.
 
-    Covariances are the unbiased ones (rows - 1); a single row has none, so its covariance is 0. Raises `UserError` for an
-    empty set, NaN or infinite features, or different dims.
+    Covariances are the unbiased ones (rows - 1); a single row has none, so its covariance is 0. Raises `UserError` for
+    an empty set, NaN or infinite features, or different dims.
     """
     x, y = _checked(x), _checked(y)
     _same_dim(x.shape[1], y.shape[1])
@@ -101,11 +101,13 @@ class Moments:
         return (vectors[:, kept] * values[kept].sqrt()).T
 
 
-def frechet_of_moments(x: Moments, y: Moments, *, factor_x: Tensor | None = None, factor_y: Tensor | None = None) -> float:
+def frechet_of_moments(
+    x: Moments, y: Moments, *, factor_x: Tensor | None = None, factor_y: Tensor | None = None
+) -> float:
     """The same distance from moments.
 
-    Where one factor is given and the other is not, eigenvalues of A S_y Aᵀ take the place of singular values: half the
-    work inside a loop against one reference, 1e-8 of the trace less exact.
+    Where one factor is given and the other is not, eigenvalues of A S_y Aᵀ take the place of singular values: half
+    the work inside a loop against one reference, 1e-8 of the trace less exact.
     """
     if min(x.n, y.n) == 0:
         raise UserError("a Fréchet distance needs at least one row on both sides")
@@ -133,7 +135,7 @@ class Estimate:
 
 
 class GroupedMoments:
-    """Moments of a set in `groups` parts, for the jackknife. A clip's part follows from its id alone, whatever its order."""
+    """Moments of a set in `groups` parts, for the jackknife. A clip's part follows from its id alone."""
 
     def __init__(self, dim: int, *, groups: int = 16) -> None:
         self.parts = [Moments.none(dim) for _ in range(groups)]
@@ -169,7 +171,7 @@ def group_of(clip: str, groups: int) -> int:
 
 
 def estimate_frechet(x: GroupedMoments, y: GroupedMoments) -> Estimate:
-    """Distance of two sets with a jackknife over groups of clips (frames of one clip are not independent; clips are)."""
+    """Distance of two sets with a jackknife over groups of clips (clips are independent, their frames are not)."""
     total_x, total_y = x.total(), y.total()
     factor_x, factor_y = total_x.factor(), total_y.factor()
     value = frechet_of_moments(total_x, total_y, factor_x=factor_x, factor_y=factor_y)
@@ -187,7 +189,7 @@ def estimate_frechet(x: GroupedMoments, y: GroupedMoments) -> Estimate:
 
 
 def _jackknife(value: float, total: Moments, groups: GroupedMoments, distance_of) -> float | None:
-    """Variance by leaving out one group after another; for groups of unequal size (Busing, Meijer and van der Leeden 1999)."""
+    """Variance by leaving out group after group, of unequal sizes too (Busing, Meijer and van der Leeden 1999)."""
     used = [part for part in groups.parts if 0 < part.n < total.n]
     if len(used) < 2:
         return None

@@ -43,7 +43,7 @@ def fit_probe(features: Tensor, labels: Sequence[str], *, l2: float = 1e-2, step
     """
     classes = tuple(sorted(set(labels)))
     if len(classes) < 2:
-        raise UserError(f"a probe needs clips of at least two classes; all {len(labels)} clips are {', '.join(classes) or '-'}")
+        raise UserError(f"a probe needs clips of at least two classes; there are {len(labels)} of {list(classes)}")
     if len(features) != len(labels) or not torch.isfinite(features).all():
         raise ValueError(f"{len(features)} feature rows for {len(labels)} labels, finite ones only")
     x = features.double()
@@ -55,8 +55,8 @@ def fit_probe(features: Tensor, labels: Sequence[str], *, l2: float = 1e-2, step
     share = (1.0 / (len(classes) * counts))[target]  # every class weighs the same, whatever its number of clips
     weight = torch.zeros(len(classes), x.shape[1], dtype=torch.float64, requires_grad=True)
     bias = torch.zeros(len(classes), dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS([weight, bias], max_iter=steps, history_size=20, tolerance_grad=1e-6,
-                                  tolerance_change=1e-10, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS([weight, bias], max_iter=steps, history_size=20, tolerance_grad=1e-5,
+                                  tolerance_change=1e-8, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         optimizer.zero_grad()
@@ -72,7 +72,7 @@ def fit_probe(features: Tensor, labels: Sequence[str], *, l2: float = 1e-2, step
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """How many clips the probe put where they belong. `accuracy` is over clips, `balanced` the mean over the classes."""
+    """How many clips were put where they belong. `accuracy` is over clips, `balanced` the mean over the classes."""
 
     accuracy: float
     balanced: float
@@ -98,5 +98,6 @@ def score_probe(probe: LinearProbe, features: Tensor, labels: Sequence[str]) -> 
     return ProbeResult(
         accuracy=sum(right for right, _ in per_class.values()) / len(labels),
         balanced=sum(right / count for right, count in per_class.values()) / len(per_class),
-        chance=1.0 / len(probe.classes), n=len(labels), per_class=dict(sorted(per_class.items())), confusions=confusions,
+        chance=1.0 / len(probe.classes), n=len(labels), per_class=dict(sorted(per_class.items())),
+        confusions=confusions,
     )

@@ -18,7 +18,7 @@ from audiogen.core.registry import resolve
 class Embedder(Protocol):
     """Audio -> one feature vector a window.
 
-    `window` and `hop` are seconds; a clip of less than one window has no vector (callers count it or pad it, and say so).
+    `window` and `hop` are seconds; a clip of less than one window has no vector (callers count or pad it).
     `version` changes whenever the same audio would give other numbers; it is part of the key of the embedding cache.
     """
 
@@ -56,8 +56,8 @@ def read_weights(file: str, *, sha256: str, source: str, weights: str | Path | N
                                 f"copy it again from {source}")
             return data
     looked = ", ".join(str(folder) for folder in folders) or "no folder (neither --weights nor AUDIOGEN_WEIGHTS is set)"
-    raise UserError(f"weights {file} not found: looked in {looked}; get the file from {source} (sha256 {sha256[:12]}...) "
-                    f"and name its folder with --weights or AUDIOGEN_WEIGHTS, or use --embedder melstats, which needs none")
+    raise UserError(f"weights {file} not found: looked in {looked}; get it from {source} (sha256 {sha256[:12]}...) and "
+                    "name its folder with --weights or AUDIOGEN_WEIGHTS, or use --embedder melstats, which needs none")
 
 
 def windows(frames: Tensor, length: int, hop: int) -> Tensor:

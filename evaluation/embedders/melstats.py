@@ -60,4 +60,5 @@ class MelStats(nn.Module):
     def forward(self, audio: Tensor) -> Tensor:
         """audio (batch, time) float32 at 16 kHz -> (batch, windows, 128)."""
         patches = windows(vggish_log_mel(audio), PATCH, PATCH)  # (batch, windows, 96, 64)
-        return torch.cat([patches.mean(2), patches.std(2, correction=0)], dim=-1)
+        mean = patches.mean(2)
+        return torch.cat([mean, (patches - mean[:, :, None]).square().mean(2).sqrt()], dim=-1)

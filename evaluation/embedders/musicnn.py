@@ -23,14 +23,14 @@ FRAMES = 187  # 3 s, what it was trained on
 MSD_TAGS = (
     "rock,pop,alternative,indie,electronic,female vocalists,dance,00s,alternative rock,jazz,beautiful,metal,chillout,"
     "male vocalists,classic rock,soul,indie rock,Mellow,electronica,80s,folk,90s,chill,instrumental,punk,oldies,blues,"
-    "hard rock,ambient,acoustic,experimental,female vocalist,guitar,Hip-Hop,70s,party,country,easy listening,sexy,catchy,"
-    "funk,electro,heavy metal,Progressive rock,60s,rnb,indie pop,sad,House,happy"
+    "hard rock,ambient,acoustic,experimental,female vocalist,guitar,Hip-Hop,70s,party,country,easy listening,sexy,"
+    "catchy,funk,electro,heavy metal,Progressive rock,60s,rnb,indie pop,sad,House,happy"
 ).split(",")
 MTT_TAGS = (
-    "guitar,classical,slow,techno,strings,drums,electronic,rock,fast,piano,ambient,beat,violin,vocal,synth,female,indian,"
-    "opera,male,singing,vocals,no vocals,harpsichord,loud,quiet,flute,woman,male vocal,no vocal,pop,soft,sitar,solo,man,"
-    "classic,choir,voice,new age,dance,male voice,female vocal,beats,harp,cello,no voice,weird,country,metal,female voice,"
-    "choral"
+    "guitar,classical,slow,techno,strings,drums,electronic,rock,fast,piano,ambient,beat,violin,vocal,synth,female,"
+    "indian,opera,male,singing,vocals,no vocals,harpsichord,loud,quiet,flute,woman,male vocal,no vocal,pop,soft,sitar,"
+    "solo,man,classic,choir,voice,new age,dance,male voice,female vocal,beats,harp,cello,no voice,weird,country,metal,"
+    "female voice,choral"
 ).split(",")
 
 
@@ -40,7 +40,7 @@ class MusicNN(nn.Module):
     name, version = "musicnn", 1
     file, sha256, tags = "MSD_musicnn.h5", "412a832c8527a813e084ba6f2cc7d068ecbbf1b68bda8c1de2e7de0d1f5fe7d1", MSD_TAGS
     sample_rate, dim = 16000, 200
-    window, hop = FRAMES * HOP / 16000, (FRAMES // 2) * HOP / 16000
+    window, hop = (FRAMES - 1) * HOP / 16000, (FRAMES // 2) * HOP / 16000  # frames are centred: 187 span 186 hops
     note = "musicnn trained on the Million Song Dataset, penultimate layer"
 
     def __init__(self, weights: str | Path | None = None) -> None:
@@ -48,13 +48,11 @@ class MusicNN(nn.Module):
         data = read_weights(self.file, sha256=self.sha256, weights=weights, source="github.com/Quint-e/musicnn_keras, "
                             f"musicnn_keras/keras_checkpoints/{self.file}")
         self.weights_sha256 = hashlib.sha256(data).hexdigest()
-        arrays = {key.removeprefix("model_weights/").partition("/")[0] + "." + _parameter(key): torch.from_numpy(array.copy())
-                  for key, array in read_hdf5(data, what=self.file).items()}
-        for conv in ("conv2d", "conv2d_1", "conv2d_2", "conv2d_3", "conv2d_4", "midend_conv1", "midend_conv2", "midend_conv3"):
-            # Keras (time, frequency, in, out) -> torch (out, in, time, frequency)
-            arrays[f"{conv}.kernel"] = arrays[f"{conv}.kernel"].permute(3, 2, 0, 1).contiguous()
-        for name, value in arrays.items():
-            self.register_buffer(name.replace(".", "__"), value)
+        for key, array in read_hdf5(data, what=self.file).items():
+            value = torch.from_numpy(array.copy())
+            if value.ndim == 4:  # Keras (time, frequency, in, out) -> torch (out, in, time, frequency)
+                value = value.permute(3, 2, 0, 1).contiguous()
+            self.register_buffer(_name(key), value)
         mel = MelFormat(sample_rate=16000, n_fft=N_FFT, win_length=N_FFT, hop_length=HOP, n_mels=N_MELS,
                         f_min=0.0, f_max=8000.0, power=2.0)
         self.register_buffer("filters", mel_filterbank(mel).to(torch.float32))  # (96, 257)
@@ -63,7 +61,7 @@ class MusicNN(nn.Module):
 
     def log_mel(self, audio: Tensor) -> Tensor:
         """audio (batch, time) -> (batch, frames, 96): librosa's power mel spectrogram (centred), log10(10000 x + 1)."""
-        spectrum = torch.stft(audio, N_FFT, HOP, window=self.taper, center=True, pad_mode="constant", return_complex=True)
+        spectrum = torch.stft(audio, N_FFT, HOP, window=self.taper, pad_mode="constant", return_complex=True)
         mel = self.filters @ spectrum.abs().square()
         return torch.log10(10000 * mel + 1).transpose(1, 2)
 
@@ -85,7 +83,7 @@ class MusicNN(nn.Module):
         wide = F.pad(x, (0, 0, 3, 3))
         bands = [self._frontend(wide, "conv2d", "batch_normalization_1"),  # timbre: 7 frames x 38 and 67 bands
                  self._frontend(wide, "conv2d_1", "batch_normalization_2")]
-        for index, length in ((2, 128), (3, 64), (4, 32)):  # rhythm: one band, long in time; "same" pads the later side more
+        for index, length in ((2, 128), (3, 64), (4, 32)):  # rhythm: one band, long in time; "same" pads the end more
             before = (length - 1) // 2
             padded = F.pad(x, (0, 0, before, length - 1 - before))
             bands.append(self._frontend(padded, f"conv2d_{index}", f"batch_normalization_{index + 1}"))
@@ -93,15 +91,16 @@ class MusicNN(nn.Module):
         first = self._midend(front, 1)
         second = self._midend(first, 2) + first
         third = self._midend(second, 3) + second
-        all_features = torch.cat([front, first, second, third], dim=1)  # (n, 753, frames)
-        pooled = torch.stack([all_features.amax(-1), all_features.mean(-1)], dim=-1).flatten(1)  # max, mean of each feature
+        features = torch.cat([front, first, second, third], dim=1)  # (n, 753, frames)
+        pooled = torch.stack([features.amax(-1), features.mean(-1)], dim=-1).flatten(1)  # max, mean of each feature
         pooled = self._norm("bn_flatpool", pooled)
         hidden = torch.relu(pooled @ self._get("dense.kernel") + self._get("dense.bias"))
         return self._norm("bn_dense", hidden)
 
     def _frontend(self, x: Tensor, conv: str, norm: str) -> Tensor:
         # -> (n, channels, frames): the loudest place in frequency
-        return self._norm(norm, torch.relu(F.conv2d(x, self._get(f"{conv}.kernel"), self._get(f"{conv}.bias")))).amax(-1)
+        x = torch.relu(F.conv2d(x, self._get(f"{conv}.kernel"), self._get(f"{conv}.bias")))
+        return self._norm(norm, x).amax(-1)
 
     def _midend(self, x: Tensor, index: int) -> Tensor:
         # 7 frames x all features; the kernel is (out, 1, 7, features), so features lie where frequency lay
@@ -125,6 +124,7 @@ class MusicNNMTT(MusicNN):
     note = "musicnn trained on MagnaTagATune, penultimate layer"
 
 
-def _parameter(key: str) -> str:
-    # ".../dense/kernel_1:0" -> "kernel"
-    return key.rpartition("/")[2].partition(":")[0].removesuffix("_1")
+def _name(key: str) -> str:
+    # "model_weights/dense/dense/kernel_1:0" -> "dense__kernel", as a buffer's name may hold no dot
+    layer, parameter = key.removeprefix("model_weights/").partition("/")[0], key.rpartition("/")[2].partition(":")[0]
+    return f"{layer}__{parameter.removesuffix('_1')}"

@@ -45,7 +45,7 @@ def read_tflite(data: bytes, *, what: str = "file") -> tuple[list[TfliteTensor],
         buffers = model.tables(4)
         tensors = [_tensor(tensor, buffers) for tensor in graph.tables(0)]
         operators = [
-            TfliteOperator(codes[op.number(0, "I")], tuple(op.array(1, "<i4").tolist()), tuple(op.array(2, "<i4").tolist()))
+            TfliteOperator(codes[op.number(0, "I")], *(tuple(op.array(field, "<i4").tolist()) for field in (1, 2)))
             for op in graph.tables(3)
         ]
     except (struct.error, IndexError, ValueError, UnicodeDecodeError) as reason:

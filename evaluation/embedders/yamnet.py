@@ -1,7 +1,7 @@
 """YAMNet (Plakal and Ellis 2020): MobileNet v1 on log-mel patches; its 1024-d embedding and its 521 AudioSet classes.
 
-Weights: yamnet.tflite of the TFLite task library (Apache-2.0), 8-bit by channel, dequantised into float32 here. Only the
-weights are quantised, not the activations, so that numbers differ a little from the TFLite interpreter's.
+Weights: yamnet.tflite of the TFLite task library (Apache-2.0), 8-bit by channel, dequantised into float32 here. Only
+the weights are quantised, not the activations, so that numbers differ a little from the TFLite interpreter's.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class YAMNet(nn.Module):
 
     def __init__(self, weights: str | Path | None = None) -> None:
         super().__init__()
-        data = read_weights(self.file, sha256=self.sha256, weights=weights, source="github.com/tensorflow/tflite-support, "
-                            "tensorflow_lite_support/cc/test/testdata/task/audio/"
-                            "yamnet_audio_classifier_with_metadata.tflite, saved as yamnet.tflite")
+        data = read_weights(self.file, sha256=self.sha256, weights=weights, source=(
+            "github.com/tensorflow/tflite-support, tensorflow_lite_support/cc/test/testdata/task/audio/"
+            "yamnet_audio_classifier_with_metadata.tflite, saved as yamnet.tflite"))
         self.weights_sha256 = hashlib.sha256(data).hexdigest()
         tensors, operators = read_tflite(data, what=self.file)
         layers, dense = [], []
@@ -51,7 +51,7 @@ class YAMNet(nn.Module):
             elif operator.code == FULLY_CONNECTED:  # two: the mel filter bank with its 0.001, and the classes
                 dense.append(tuple(tensors[i].values for i in operator.inputs[1:]))
         if len(layers) != 27 or len(dense) != 2 or ADD in {operator.code for operator in operators}:
-            raise UserError(f"{self.file} is not laid out as YAMNet ({len(layers)} convolutions, {len(dense)} dense layers)")
+            raise UserError(f"{self.file} is not laid out as YAMNet: {len(layers)} convolutions, {len(dense)} dense")
         self.plan = [(stride, groups) for _, _, stride, groups in layers]
         for index, (kernel, bias, _, _) in enumerate(layers):
             self.register_buffer(f"kernel_{index}", torch.from_numpy(kernel.copy()))

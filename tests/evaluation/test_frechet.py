@@ -106,8 +106,8 @@ def test_few_rows_dead_dimensions_and_single_rows_are_defined():
     root = product.real.clamp(min=0).sqrt().sum()
     truth = (x.mean(0) - y.mean(0)).square().sum() + torch.cov(x.T).trace() + torch.cov(y.T).trace() - 2 * root
     assert value == pytest.approx(float(truth), rel=1e-5)
-    one = x[:1]
-    assert frechet_distance(one, y) == pytest.approx(float((one[0] - y.mean(0)).square().sum() + torch.cov(y.T).trace()))
+    truth = (x[0] - y.mean(0)).square().sum() + torch.cov(y.T).trace()
+    assert frechet_distance(x[:1], y) == pytest.approx(float(truth))
 
 
 @pytest.mark.parametrize("bad", [torch.zeros(0, 4), torch.full((3, 4), math.nan), torch.zeros(3, 5), torch.zeros(4)])
@@ -175,4 +175,5 @@ def test_student_t_agrees_with_the_tables(freedom, truth):
 def test_importing_the_distance_stays_light():
     heavy = "librosa, scipy, soundfile, transformers, torchaudio, rich, tyro".split(", ")
     code = f"import sys; from evaluation import frechet_distance; print([m for m in {heavy} if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "[]"

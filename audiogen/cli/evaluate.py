@@ -1,0 +1,70 @@
+"""audiogen evaluate: generated audio against a reference folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from audiogen.core.errors import UserError
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Score the clips of GENERATED against those of REFERENCE (real audio, best held out from training).
+
+    Prints the Fréchet distance with its interval, beside a floor (one half of the reference against the other half)
+    and anchors (what noise, a low-pass, and silence score); -o writes all of it with its provenance as JSON. melstats
+    needs no weights and compares nothing but your own runs; musicnn and yamnet need their published weight files.
+
+    examples:
+      audiogen evaluate real/ clips/
+      audiogen evaluate real/ clips/ --embedder musicnn yamnet --weights ~/weights -o result.json
+    """
+
+    reference: Annotated[Positional[Path], arg(metavar="REFERENCE", help_behavior_hint="")]
+    """Folder of real audio."""
+    generated: Annotated[Positional[Path], arg(metavar="GENERATED", help_behavior_hint="")]
+    """Folder of generated audio."""
+    embedder: Annotated[tuple[str, ...], arg(aliases=["-e"], metavar="NAME [NAME ...]")] = ("melstats",)
+    """melstats, musicnn, musicnn_mtt, yamnet; several measure side by side."""
+    out: Annotated[Path | None, arg(aliases=["-o"], metavar="FILE", help_behavior_hint="(default: none)")] = None
+    """Where the result is written as JSON."""
+    weights: Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="(default: $AUDIOGEN_WEIGHTS)")] = None
+    """Folder that holds the embedders' weight files."""
+    short: Literal["reject", "pad"] = "reject"
+    """Clips of less than one window of the embedder: reject and list them, or pad them with silence."""
+    max_rejects: float = 0.01
+    """The share of files that may be unusable before it is an error."""
+    no_anchors: bool = False
+    """Do not score known damage to the reference."""
+    no_cache: bool = False
+    """Do not keep embeddings in the user's cache folder ($AUDIOGEN_CACHE), where they are found again by content."""
+    threads: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: torch's choice)")] = None
+    """CPU threads."""
+
+    def run(self) -> int:
+        import torch
+        from rich.console import Console
+
+        from evaluation.report import evaluate, print_result, write_result
+
+        if not 0.0 <= self.max_rejects <= 1.0:
+            raise UserError(f"--max-rejects {self.max_rejects} must be a share between 0 and 1")
+        if self.threads is not None:
+            if self.threads < 1:
+                raise UserError(f"--threads {self.threads} must be at least 1")
+            torch.set_num_threads(self.threads)
+        notes = Console(stderr=True)
+        result = evaluate(
+            self.reference, self.generated, embedders=self.embedder, weights=self.weights, short=self.short,
+            max_rejects=self.max_rejects, anchors=not self.no_anchors, cache=None if self.no_cache else "default",
+            say=lambda line: notes.print(line, style="dim", markup=False),
+        )
+        print_result(result)
+        if self.out is not None:
+            write_result(result, self.out)
+            print(f"written to {self.out}")
+        return 0
