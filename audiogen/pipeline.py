@@ -23,7 +23,7 @@ from audiogen.conditioning.piano_roll import piano_roll
 from audiogen.conditioning.prompts import plan_prompt
 from audiogen.conditioning.text import WordVectors
 from audiogen.core.audio import Audio
-from audiogen.core.checkpoint import Checkpoint, load_checkpoint
+from audiogen.core.checkpoint import Checkpoint, files_hash, load_checkpoint
 from audiogen.core.config import from_dict, to_dict
 from audiogen.core.errors import UserError
 from audiogen.core.interfaces import Condition, Prompt
@@ -51,8 +51,8 @@ class Engine:
 
     generator: Checkpoint
     vocoder: Checkpoint
-    words: WordVectors
     vocabulary: StyleVocabulary
+    words_hash: str
     device: str = "cpu"
     composer: str = "rules"
 
@@ -72,9 +72,11 @@ class Engine:
         generator = load_checkpoint(folder if bare else folder / "generator", room="generator", device=device)
         voice = Path(vocoder) if vocoder else (DEFAULT if bare else folder) / "vocoder"
         words_file = folder / "words.safetensors"
-        words = _words(words_file if words_file.is_file() else DEFAULT / "words.safetensors")
+        if not words_file.is_file():
+            words_file = DEFAULT / "words.safetensors"
+        words = _words(words_file)
         vocabulary = StyleVocabulary.from_dict(generator.labels["vocabulary"], words)
-        return cls(generator, load_checkpoint(voice, room="vocoder", device=device), words, vocabulary, device)
+        return cls(generator, load_checkpoint(voice, room="vocoder", device=device), vocabulary, files_hash(words_file), device)
 
     # ------------------------------------------------------------------ what it is
 
@@ -94,7 +96,7 @@ class Engine:
 
     @property
     def hashes(self) -> dict[str, str]:
-        return {"generator": self.generator.hash, "vocoder": self.vocoder.hash, "words": self.words.hash}
+        return {"generator": self.generator.hash, "vocoder": self.vocoder.hash, "words": self.words_hash}
 
     # ------------------------------------------------------------------ from prompt to sound
 
@@ -161,7 +163,7 @@ class Engine:
             "torch": torch.__version__,
         }
         samples = round(prompt.seconds * self.mel.sample_rate)
-        return Audio(self._mix(voices, samples), self.mel.sample_rate, made_by)
+        return self._mix(voices, made_by, samples)
 
     def again(self, made_by: dict[str, Any]) -> Audio:
         """The clip that `made_by` describes, once more: the same samples on the same machine and torch."""
@@ -218,18 +220,18 @@ class Engine:
         rng = SampleRng(seed, ids=range(mel.shape[0]), stream="vocoder")
         return self.vocoder.model(mel.to(self.device), rng=rng).float().cpu()
 
-    def _mix(self, voices: Tensor, samples: int) -> Tensor:
-        """voices (parts, 1, time) -> (1, samples): summed at equal loudness, levelled, cut to length, faded out."""
+    def _mix(self, voices: Tensor, made_by: dict[str, Any], samples: int) -> Audio:
+        """voices (parts, 1, time) -> one channel of `samples`: summed at equal loudness, faded out, levelled."""
         from audiogen.signal.loudness import normalise
 
-        rate = self.mel.sample_rate
+        def level(samples: Tensor) -> Audio:
+            return normalise(Audio(samples, self.mel.sample_rate, made_by), LOUDNESS_LUFS, CEILING_DBTP)
+
         voices = voices[:, :, :samples]
-        if len(voices) > 1:
-            voices = torch.stack([normalise(voice, rate, LOUDNESS_LUFS, CEILING_DBTP) for voice in voices])
-        mixed = voices.sum(dim=0)
-        tail = min(round(TAIL_SECONDS * rate), samples)
+        mixed = sum(level(voice).samples for voice in voices) if len(voices) > 1 else voices[0].clone()
+        tail = min(round(TAIL_SECONDS * self.mel.sample_rate), samples)
         mixed[:, samples - tail:] *= torch.linspace(1, 0, tail)
-        return normalise(mixed, rate, LOUDNESS_LUFS, CEILING_DBTP)
+        return level(mixed)
 
 
 def generate(text: str = "", *, seconds: float = 8.0, seed: int | None = None, checkpoint: str | Path | None = None,

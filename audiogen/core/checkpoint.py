@@ -120,9 +120,14 @@ def load_state(model: nn.Module, state: dict[str, Tensor], *, what: str) -> None
 
 def checkpoint_hash(folder: str | Path) -> str:
     """12 hex digits over the configuration and the weights: which checkpoint made this sound."""
+    return files_hash(Path(folder) / "config.json", Path(folder) / "model.safetensors")
+
+
+def files_hash(*files: Path) -> str:
+    """12 hex digits over the contents of some files."""
     digest = hashlib.sha256()
-    for name in ("config.json", "model.safetensors"):
-        digest.update((Path(folder) / name).read_bytes())
+    for file in files:
+        digest.update(file.read_bytes())
     return digest.hexdigest()[:12]
 
 
