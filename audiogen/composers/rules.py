@@ -183,7 +183,9 @@ class _Piece:
 
     def _lead(self) -> Part:
         low, high = self._middle(self.instrument.low, self.instrument.high, 19)
-        return [(at, length * 0.9, pitch, loud) for at, length, pitch, loud in self._melody(low, high, hold=False)]
+        # A breath before the next note: in slow tempi vibrato would otherwise say more to a beat tracker than the notes.
+        held = 0.9 if self.bpm / self.metre.felt > 100 else 0.78
+        return [(at, length * held, pitch, loud) for at, length, pitch, loud in self._melody(low, high, hold=False)]
 
     def _bass(self) -> Part:
         low, high = self.instrument.low, self.instrument.high
@@ -246,9 +248,11 @@ class _Piece:
             for i, (at, length) in enumerate(self.metre.beats):
                 chord = bar.at(i, len(self.metre.beats))
                 root = nearest((chord.root,), root, low, low + 14)
+                if self.instrument.family == "plucked":  # a low string's overtones hold its fifth: root and third are enough
+                    chord = Chord(chord.degree, chord.tones[:2] + chord.tones[2:] * (chord.degree != 1))
                 stack = voicing(chord, stack, max(root + 3, split - 12), max(split + 1, root + 7),
                                 3 if high - low > 30 else 2)
-                fifth = nearest((chord.tones[2],), root - 2, low, low + 14)
+                fifth = nearest((chord.tones[-1],), root - 2, low, low + 14)
                 part += [(start + beat, beats, pitch, loud) for beat, beats, pitch, loud in
                          self._accompany(kind, i, at, length, root, fifth, stack)]
         return part
@@ -271,7 +275,7 @@ class _Piece:
                 parts += [(at, length * 0.9, p, 0.66) for p in stack[1:2]]
             if self.busy >= 0.25 and stack:
                 cut = 2 / 3 if self.metre.compound or self.grammar.swing else 0.5
-                parts.append((at + cut * length, length * (1 - cut) * 0.95, stack[-1 - i % 2], 0.46))
+                parts.append((at + cut * length, length * (1 - cut) * 0.95, stack[-1 - i % min(2, len(stack))], 0.46))
             return parts
         if kind == "walk":
             step = (root, stack[0] - 12 if stack and stack[0] - 12 >= self.instrument.low else root, fifth, root)[i % 4]

@@ -63,7 +63,7 @@ INSTRUMENTS: dict[str, Instrument] = {row.name: row for row in (
     Instrument("vibraphone", ("vibes",), 11, 53, 88, True, False, "mallets", 0.25),
     Instrument("steel drum", ("steel drums", "steelpan", "steel pan"), 114, 60, 83, True, False, "mallets", 0.2),
     Instrument("female voice", ("voice", "singer", "soprano", "vocal", "woman singing"), 52, 55, 81, False, True,
-               "lead", 0.15),
+               "lead", 0.1),
     Instrument("drum kit", ("drums", "drumset", "drum set", "acoustic drums"), 0, 35, 81, True, False, "drums", 0.25),
     Instrument("TR-808 drums", ("tr-808", "808", "808 drums", "electronic drums", "drum machine"), 25, 35, 81, True,
                False, "drums", 0.25),
