@@ -26,6 +26,7 @@ from audiogen.core.errors import UserError
 from audiogen.core.interfaces import Batch, Condition
 from audiogen.core.mel_format import MelFormat
 from audiogen.core.rng import SampleRng
+from audiogen.generators.harmonics import HarmonicLines
 from audiogen.generators.networks import network_class
 from audiogen.generators.networks.dit import DiTConfig
 from audiogen.generators.networks.gated import GatedConfig, GatedNetwork
@@ -88,6 +89,37 @@ class Coarse(NamedTuple):
     log_spread: Tensor
 
 
+class CoarseNetwork(nn.Module):
+    """condition -> mean and spread of every mel bin: gated layers, and the notes' harmonics on a path of their own."""
+
+    def __init__(self, config: MelDiffusionConfig) -> None:
+        super().__init__()
+        n_mels = config.mel.n_mels
+        self.lines = HarmonicLines(config.mel) if config.aligned_dim == ROLL_DIM else None
+        lines = self.lines.dim if self.lines is not None else 0
+        self.network = GatedNetwork(
+            config.coarse, channels_in=config.aligned_dim + lines, channels_out=2 * n_mels, vector_dim=config.vector_dim
+        )
+        # How much each line adds to the mean, by style: nothing at the start.
+        self.strength = nn.Linear(config.vector_dim, lines) if lines else None
+        if self.strength is not None:
+            nn.init.zeros_(self.strength.weight)
+            nn.init.zeros_(self.strength.bias)
+
+    def forward(self, condition: Condition) -> Coarse:
+        x, direct = condition.aligned, 0.0
+        if self.lines is not None:
+            lines = self.lines(condition.aligned)                          # (batch, 4 n_mels, frames)
+            vector = condition.vector * math.sqrt(condition.vector.shape[-1])
+            strength = self.strength(vector).unsqueeze(-1)
+            direct = sum((lines * strength).chunk(4, dim=1)).float()       # (batch, n_mels, frames)
+            x = torch.cat((x, lines), dim=1)
+        mean, log_spread = self.network(x, None, condition.vector).float().chunk(2, dim=1)
+        low, high = LOG_SPREAD
+        # A soft clamp, so that the gradient never dies at the ends.
+        return Coarse(mean + direct, low + (high - low) * torch.sigmoid(log_spread))
+
+
 class MelDiffusion(nn.Module):
     """condition -> mel."""
 
@@ -98,9 +130,7 @@ class MelDiffusion(nn.Module):
         self.config = config
         n_mels = config.mel.n_mels
         self.objective = make_objective(config.objective)
-        self.coarse = GatedNetwork(
-            config.coarse, channels_in=config.aligned_dim, channels_out=2 * n_mels, vector_dim=config.vector_dim
-        ) if config.coarse else None
+        self.coarse = CoarseNetwork(config) if config.coarse else None
         self.network = network_class(config.network)(
             getattr(config, config.network), channels_in=n_mels, channels_out=n_mels, vector_dim=config.vector_dim,
             aligned_dim=config.aligned_dim + (2 * n_mels if config.coarse else 0),
@@ -211,10 +241,7 @@ class MelDiffusion(nn.Module):
     def _coarse(self, condition: Condition, like: Tensor) -> Coarse | None:
         if self.coarse is None:
             return None
-        mean, log_spread = self.coarse(condition.aligned, None, condition.vector).float().chunk(2, dim=1)
-        low, high = LOG_SPREAD
-        # A soft clamp, so that the gradient never dies at the ends.
-        return Coarse(mean, low + (high - low) * torch.sigmoid(log_spread))
+        return self.coarse(condition)
 
     def _denoise(self, x: Tensor, sigma: Tensor, condition: Condition, coarse: Coarse | None) -> Tensor:
         """D(x; sigma), (batch, n_mels, frames)."""
