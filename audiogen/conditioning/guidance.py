@@ -1,4 +1,4 @@
-"""Classifier-free guidance (Ho & Salimans 2022) as pure functions, and the dropping of conditions that it is trained by.
+"""Classifier-free guidance (Ho & Salimans 2022) as pure functions, and the dropping of conditions behind it.
 
 What is guided may be anything that is linear in the score: noise ε, v, velocity or the clean mel.
 
