@@ -285,7 +285,7 @@ class StyleVocabulary:
         return NEAREST * nearest + (1 - NEAREST) * (self._means @ vector)
 
     def vector(self, weights: Mapping[str, float]) -> Tensor:
-        """Style weights -> (dim,): the weighted sum of the styles' vectors. No weights: zeros, the unconditional one."""
+        """Style weights -> (dim,): weighted sum of the styles' vectors; no weights: zeros, the unconditional one."""
         total = torch.zeros(self.dim)
         for name, weight in weights.items():
             total = total + weight * self.vectors[self.names.index(self.resolve(name))]
