@@ -121,7 +121,8 @@ def music_terms() -> list[str]:
 # Definitions that speak of music.
 AUDIBLE = re.compile(
     r"\b(music(?:al|ian|ians)?|musical instruments?|sing(?:s|er|ing)|songs?|vocal(?:ist)?|soprano|orchestras?|"
-    r"percussion|drum(?:s|mer)?|piano|organ stop|guitars?|violins?|violinist|viols?|(?:violon)?cellos?|flutes?|saxophon\w+|jazz|"
+    r"percussion|drum(?:s|mer)?|piano|organ stop|"
+    r"guitars?|violins?|violinist|viols?|(?:violon)?cellos?|flutes?|saxophon\w+|jazz|"
     r"melod(?:y|ic)|bagpipes?|banjo|brass instrument|wind instrument|woodwind|stringed instruments?|folk dance)\b")
 
 
@@ -209,7 +210,8 @@ def distil(words: list[str], vectors: Tensor, vocabulary: list[str], *, dim: int
     return WordVectors(words, centred, zipf_weight(ranks, total=len(vocabulary)), about={
         "source": "distilled from sentence-transformers/all-MiniLM-L6-v2", "licence": "Apache-2.0",
         "words": "the model's vocabulary, SCOWL (Debian wamerican), WordNet 3.0 (wordnet-base), musical terms",
-        "command": "recipes/distill_words.py", "torch": torch.__version__, "python": f"{version_info[0]}.{version_info[1]}",
+        "command": "recipes/distill_words.py", "torch": torch.__version__,
+        "python": f"{version_info[0]}.{version_info[1]}",
     })
 
 
