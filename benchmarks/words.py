@@ -4,10 +4,11 @@
     python benchmarks/words.py --json     one JSON object
 
 `held_out`: tests/conditioning/held_out_prompts.tsv, written before any vector was made; read without aliases, so by
-meaning alone. Right: the style asked for has the greatest weight and the prompt is known. `with_aliases`: the same with
-the names in labels.ALIASES, most of them among these prompts: what a user meets, not how well meaning is read. `unknown`: prompts that name no style (unknown_prompts.txt); right: not known. `left_out`: each
-phrase of a style's description, read by a vocabulary that lacks that phrase (what the thresholds in
-audiogen/conditioning/labels.py were chosen by).
+meaning alone. Right: the style asked for has the greatest weight and the prompt is known. `with_aliases`: the same
+with the names in labels.ALIASES, most of them among these prompts: what a user meets, not how well meaning is read.
+`unknown`: prompts that name no style (unknown_prompts.txt); right: not known. `left_out`: each phrase of a style's
+description, read by a vocabulary that lacks that phrase (what the thresholds in audiogen/conditioning/labels.py were
+chosen by).
 """
 
 from __future__ import annotations

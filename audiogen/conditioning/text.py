@@ -143,7 +143,7 @@ class WordVectors:
             with safe_open(path, framework="pt") as file:
                 tensors = {name: file.get_tensor(name) for name in ("vectors", "weights", "words")}
                 about = json.loads((file.metadata() or {}).get("about", "{}"))
-            words = bytes(tensors["words"].tolist()).decode().split("\n")
+            words = tensors["words"].numpy().tobytes().decode().split("\n")
             return cls(words, tensors["vectors"].float(), tensors["weights"], about=about)
         except (SafetensorError, OSError, ValueError) as reason:
             raise UserError(f"{path} holds no word vectors ({reason}); copy or download it again") from None
