@@ -35,7 +35,7 @@ class Data:
     """What to train on."""
 
     manifests: tuple[Path, ...] = (Path("manifest.jsonl"),)
-    """Written by `audiogen scan`; each is drawn from as often."""
+    """Written by `audiogen scan`; each is drawn from as often, one that is named twice twice as often."""
     frames: int = 64
     """Length of a training segment, in mel frames (86 a second)."""
     peak_db: tuple[float, float] = (-26.0, -0.5)
@@ -72,13 +72,14 @@ class Recipe:
         from vocoders.parallel_wavegan import ParallelWaveGAN
 
         torch.manual_seed(self.train.seed)
-        parts = []
-        for path in self.data.manifests:
-            entries = self._usable(path)
-            parts.append(SegmentDataset(
-                entries, self.model.mel, frames=self.data.frames, seed=self.train.seed, weights="seconds",
+        sources = {
+            path: SegmentDataset(
+                self._usable(path), self.model.mel, frames=self.data.frames, seed=self.train.seed, weights="seconds",
                 cache=self.data.cache,
-            ))
+            )
+            for path in dict.fromkeys(self.data.manifests)
+        }
+        parts = [sources[path] for path in self.data.manifests]
         model = ParallelWaveGAN(self.model)
         if self.init is not None:
             start = load_checkpoint(self.init, room="vocoder").model
@@ -87,7 +88,8 @@ class Recipe:
                 raise UserError(f"--init {self.init} is another model ({start.config}) than --model asks for")
             model.load_state_dict(start.state_dict())
         task = VocoderTask(model, self.losses, clips=self._clips())
-        labels = {"recipe": "vocoder_22k", "minutes": round(sum(part.manifest.seconds for part in parts) / 60, 1)}
+        minutes = sum(source.manifest.seconds for source in sources.values()) / 60
+        labels = {"recipe": "vocoder_22k", "minutes": round(minutes, 1)}
         summary = fit(
             task, Overlaid(parts, self.data, seed=self.train.seed), self.train, collate=collate, recipe=self,
             labels=labels, overfit_below=OVERFIT_BELOW,

@@ -128,7 +128,7 @@ class ParallelWaveGAN(nn.Module):
         if config.refine:
             share = self.inverse.filterbank / self.inverse.filterbank.sum(0, keepdim=True).clamp(min=1e-8)
             self.register_buffer("share", share, persistent=False)  # (n_mels, bins): each bin's bands, summing to 1
-            self.register_buffer("unheard", 1 - share.sum(0), persistent=False)  # (bins,) 1 where no band covers the bin
+            self.register_buffer("unheard", 1 - share.sum(0), persistent=False)  # (bins,) 1 where no band lies
 
     def forward(self, mel: Tensor, *, rng: SampleRng | None = None) -> Tensor:
         """mel (batch, n_mels, frames) -> audio (batch, 1, frames * hop_length)."""

@@ -15,7 +15,8 @@ from audiogen.signal.mel import MelSpectrogram
 from vocoders.parallel_wavegan import ParallelWaveGAN, ParallelWaveGANConfig, hold_and_add
 
 SMALL = ParallelWaveGANConfig(
-    bands=8, channels=12, skip_channels=10, layers=4, stacks=2, frame_channels=16, frame_layers=1, iterations=2, refine=2
+    bands=8, channels=12, skip_channels=10, layers=4, stacks=2, frame_channels=16, frame_layers=1, iterations=2,
+    refine=2,
 )
 FULL_BAND = replace(
     ParallelWaveGANConfig.published(), channels=8, skip_channels=6, layers=4, stacks=2
