@@ -82,7 +82,7 @@ class Recipe:
         words = WordVectors.load(self.words or DEFAULT / "words.safetensors")
         descriptions = json.loads(self.data.descriptions.read_text()) if self.data.descriptions else None
         vocabulary = StyleVocabulary(styles, words, descriptions)
-        config = replace(self.model, vector_dim=words.dim)
+        config = replace(self.model, vector_dim=vocabulary.dim)
         dataset = SegmentDataset(
             manifest, config.mel, frames=self.data.frames, seed=self.train.seed, weights=self.data.balance,
             styles=styles, cache=self.data.cache, encode=StyleAndScore(vocabulary, config.mel, manifest),
