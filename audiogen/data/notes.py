@@ -19,7 +19,7 @@ _OPEN = re.compile(r"\s*(cc0|cc-by-\d|cc by \d|public domain|unlicense|mit\b|bsd
 
 @dataclass(frozen=True)
 class RecordedNote:
-    """One file. `pitch` is a MIDI number with a fraction as it was measured; None for a hit without a pitch."""
+    """One file. `pitch` is the MIDI number it is said to be, `measured` what an estimator heard; None: without a pitch."""
 
     path: Path
     name: str  # the recorded instrument's own name: "Wurlitzer electric piano", "kick drum"
@@ -33,6 +33,7 @@ class RecordedNote:
     source: str = ""
     group: str = ""  # what must not be on two sides of a split
     caption: str = ""
+    measured: float | None = None
 
 
 def read_notes(folder: str | Path) -> list[RecordedNote]:
@@ -111,14 +112,11 @@ def _from_row(folder: Path, row: dict[str, str]) -> RecordedNote:
         return next((row[name].strip() for name in names if (row.get(name) or "").strip()), "")
 
     pitch = float(value("midi")) if value("midi") else parse_pitch(value("pitch")) if value("pitch") else None
-    if pitch is not None and value("f0_hz"):
-        measured = 69 + 12 * math.log2(float(value("f0_hz")) / 440)
-        if abs(measured - pitch) <= 0.6:
-            pitch = measured
+    measured = 69 + 12 * math.log2(float(value("f0_hz")) / 440) if value("f0_hz") else None
     return RecordedNote(
         folder / row["file"], value("instrument", "label"), value("family"), pitch,
         int(float(value("velocity") or 80)), value("articulation"), value("split") or "train", value("licence"),
-        value("attribution"), value("source"), value("source_group"), value("caption"),
+        value("attribution"), value("source"), value("source_group"), value("caption"), measured,
     )
 
 

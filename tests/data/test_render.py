@@ -151,11 +151,20 @@ def test_metadata_is_read(tmp_path):
         "file,instrument,family,midi,f0_hz,velocity,split,licence\n"
         f"a.wav,alto saxophone,saxophone,57,{hertz(57.3):.2f},100,test,CC0-1.0\n")
     (note,) = read_notes(tmp_path)
-    assert note.pitch == pytest.approx(57.3, abs=0.01)
+    assert note.pitch == 57
+    assert note.measured == pytest.approx(57.3, abs=0.01)
     assert (note.velocity, note.split, note.licence) == (100, "test", "CC0-1.0")
     assert list(voices([note], INSTRUMENTS["saxophone"])) == ["alto saxophone"]
     audio = Sampler.from_folder(tmp_path, "saxophone").render(Score((Note(0.0, 0.8, 57),)))
     assert 1200 * math.log2(peak_hertz(audio[2000:16000]) / hertz(57)) == pytest.approx(0, abs=4)
+
+
+@pytest.mark.parametrize("label, heard", [(57, 58.0), (58, 57.4)])
+def test_the_better_of_label_and_measurement_is_believed(tmp_path, label, heard):
+    write_note(tmp_path / "a.wav", 58.0)
+    (tmp_path / "metadata.csv").write_text(f"file,instrument,midi,f0_hz\na.wav,cello,{label},{hertz(heard):.3f}\n")
+    audio = Sampler.from_folder(tmp_path, "cello").render(Score((Note(0.0, 0.8, 60),)))
+    assert 1200 * math.log2(peak_hertz(audio[2000:16000]) / hertz(60)) == pytest.approx(0, abs=4)
 
 
 @pytest.mark.parametrize("licence, open_", [
