@@ -1,7 +1,7 @@
 """Engine: prompt -> (composer -> score) -> generator -> mel -> vocoder -> Audio.
 
-An engine is a folder: generator/ and vocoder/ (checkpoints of one mel format), words.safetensors (what words mean) and a
-card. The one in audiogen/pretrained/default is used where none is named.
+An engine is a folder: generator/ and vocoder/ (checkpoints of one mel format), words.safetensors (what words mean) and
+a card. The one in audiogen/pretrained/default is used where none is named.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Engine:
     ) -> Engine:
         """Load an engine folder, a bare generator checkpoint (`runs/x/model`) or a hub repository ("owner/name").
 
-        `vocoder`: another vocoder checkpoint. A bare generator is heard through the default one, if the mel formats agree.
+        `vocoder`: another vocoder checkpoint. A bare generator is heard through the default one, if the formats agree.
         """
         folder = _find(folder_or_hub_id)
         bare = (folder / "config.json").is_file()
@@ -76,7 +76,9 @@ class Engine:
             words_file = DEFAULT / "words.safetensors"
         words = _words(words_file)
         vocabulary = StyleVocabulary.from_dict(generator.labels["vocabulary"], words)
-        return cls(generator, load_checkpoint(voice, room="vocoder", device=device), vocabulary, files_hash(words_file), device)
+        return cls(
+            generator, load_checkpoint(voice, room="vocoder", device=device), vocabulary, files_hash(words_file), device
+        )
 
     # ------------------------------------------------------------------ what it is
 
@@ -135,10 +137,17 @@ class Engine:
         return self._mel(prompt, self.parts(prompt, seed=seed), seed, self.sampling(**sampling))
 
     def generate(
-        self, prompt: Prompt | str, *, seed: int | None = None, steps: int | None = None, guidance: float | None = None,
-        sampler: str | None = None, interval: tuple[float, float] | None = None, temperature: float | None = None,
+        self,
+        prompt: Prompt | str,
+        *,
+        seed: int | None = None,
+        steps: int | None = None,
+        guidance: float | None = None,
+        sampler: str | None = None,
+        interval: tuple[float, float] | None = None,
+        temperature: float | None = None,
     ) -> Audio:
-        """A clip of exactly `prompt.seconds`. `Audio.made_by` says how it was made; without a seed one is drawn, and kept.
+        """A clip of exactly `prompt.seconds`. `Audio.made_by` says how it was made; without a seed one is drawn.
 
         What is left out is the checkpoint's own choice. Warns where the prompt names nothing that the model knows.
         """
@@ -148,17 +157,25 @@ class Engine:
         reading = self.read(prompt)
         if not reading.known and (prompt.text or prompt.styles) and prompt.score is None:
             nearest = ", ".join(name for name, _ in reading.nearest[:3])
-            warnings.warn(f"nothing in {prompt.text!r} is known to this model; the nearest styles are {nearest}", stacklevel=2)
-        return self._generate(prompt, seed, self.sampling(
-            steps=steps, guidance=guidance, sampler=sampler, interval=interval, temperature=temperature
-        ))
+            warnings.warn(
+                f"nothing in {prompt.text!r} is known to this model; the nearest styles are {nearest}", stacklevel=2
+            )
+        return self._generate(
+            prompt,
+            seed,
+            self.sampling(steps=steps, guidance=guidance, sampler=sampler, interval=interval, temperature=temperature),
+        )
 
     def _generate(self, prompt: Prompt, seed: int, sampling: Any) -> Audio:
         parts = self.parts(prompt, seed=seed)
         voices = self.render(self._mel(prompt, parts, seed, sampling), seed=seed)
         made_by = {
-            "audiogen": audiogen.__version__, "prompt": _prompt_values(prompt), "seed": seed,
-            "sampling": to_dict(sampling), "checkpoint": self.hashes, "composer": self.composer,
+            "audiogen": audiogen.__version__,
+            "prompt": _prompt_values(prompt),
+            "seed": seed,
+            "sampling": to_dict(sampling),
+            "checkpoint": self.hashes,
+            "composer": self.composer,
             "styles": {name: round(weight, 4) for part in parts for name, weight in part.weights.items()},
             "torch": torch.__version__,
         }
@@ -230,12 +247,21 @@ class Engine:
         voices = voices[:, :, :samples]
         mixed = sum(level(voice).samples for voice in voices) if len(voices) > 1 else voices[0].clone()
         tail = min(round(TAIL_SECONDS * self.mel.sample_rate), samples)
-        mixed[:, samples - tail:] *= torch.linspace(1, 0, tail)
+        mixed[:, samples - tail :] *= torch.linspace(1, 0, tail)
         return level(mixed)
 
 
-def generate(text: str = "", *, seconds: float = 8.0, seed: int | None = None, checkpoint: str | Path | None = None,
-             steps: int | None = None, guidance: float | None = None, sampler: str | None = None, **fields: Any) -> Audio:
+def generate(
+    text: str = "",
+    *,
+    seconds: float = 8.0,
+    seed: int | None = None,
+    checkpoint: str | Path | None = None,
+    steps: int | None = None,
+    guidance: float | None = None,
+    sampler: str | None = None,
+    **fields: Any,
+) -> Audio:
     """One clip from the default checkpoint (or another): `audiogen.generate("slow felt piano", seconds=8, seed=0)`.
 
     Other fields are those of `Prompt`: styles, negative, bpm, key, metre, score.
@@ -243,7 +269,9 @@ def generate(text: str = "", *, seconds: float = 8.0, seed: int | None = None, c
     known = {field.name for field in dataclasses.fields(Prompt)}
     unknown = set(fields) - known
     if unknown:
-        raise TypeError(f"generate() has no argument {sorted(unknown)[0]!r}; a prompt's fields are {', '.join(sorted(known))}")
+        raise TypeError(
+            f"generate() has no argument {sorted(unknown)[0]!r}; a prompt's fields are {', '.join(sorted(known))}"
+        )
     engine = _cached_engine(str(checkpoint) if checkpoint is not None else None)
     return engine.generate(
         Prompt(text=text, seconds=seconds, **fields), seed=seed, steps=steps, guidance=guidance, sampler=sampler

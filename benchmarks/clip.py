@@ -38,8 +38,19 @@ class Clip:
             walls, speeds = [], []
             for seed in range(self.repeats):
                 with tempfile.TemporaryDirectory() as folder:
-                    command = [sys.executable, "-m", "audiogen", "generate", prompt, "--seconds", str(self.seconds),
-                               "--seed", str(seed), "-o", str(Path(folder) / "clip.wav")]
+                    command = [
+                        sys.executable,
+                        "-m",
+                        "audiogen",
+                        "generate",
+                        prompt,
+                        "--seconds",
+                        str(self.seconds),
+                        "--seed",
+                        str(seed),
+                        "-o",
+                        str(Path(folder) / "clip.wav"),
+                    ]
                     if self.checkpoint:
                         command += ["--checkpoint", str(self.checkpoint)]
                     began = time.monotonic()
@@ -49,14 +60,27 @@ class Clip:
                     print(done.stderr, file=sys.stderr)
                     return done.returncode
                 speeds.append(float(re.search(r"([\d.]+)\s*x real time", done.stdout + done.stderr)[1]))
-            rows.append({"prompt": prompt, "whole process, s": round(statistics.median(walls), 2),
-                         "generation, x real time": round(statistics.median(speeds), 2)})
+            rows.append(
+                {
+                    "prompt": prompt,
+                    "whole process, s": round(statistics.median(walls), 2),
+                    "generation, x real time": round(statistics.median(speeds), 2),
+                }
+            )
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss  # KiB on Linux, of the largest child
-        result = {"seconds": self.seconds, "repeats": self.repeats, "clips": rows, "peak memory, MiB": peak >> 10} | machine()
+        result = {
+            "seconds": self.seconds,
+            "repeats": self.repeats,
+            "clips": rows,
+            "peak memory, MiB": peak >> 10,
+        } | machine()
         print(f"{'prompt':<32} {'whole process':>14} {'generation':>12}")
         for row in rows:
             print(f"{row['prompt']:<32} {row['whole process, s']:>12.2f} s {row['generation, x real time']:>10.1f} x")
-        print(f"peak memory {result['peak memory, MiB']} MiB; {result['machine']}, {result['cores']} cores, {result['commit']}")
+        print(
+            f"peak memory {result['peak memory, MiB']} MiB; "
+            f"{result['machine']}, {result['cores']} cores, {result['commit']}"
+        )
         if self.json:
             self.json.parent.mkdir(parents=True, exist_ok=True)
             self.json.write_text(json.dumps(result, indent=1) + "\n")
@@ -73,10 +97,18 @@ def machine() -> dict:
     model = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
-        model = next((line.split(":")[1].strip() for line in info.read_text().splitlines() if "model name" in line), model)
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True,
-                            cwd=Path(__file__).parent).stdout.strip()
-    return {"machine": model, "cores": len(os.sched_getaffinity(0)), "torch": torch.__version__, "commit": commit or "none"}
+        model = next(
+            (line.split(":")[1].strip() for line in info.read_text().splitlines() if "model name" in line), model
+        )
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent
+    ).stdout.strip()
+    return {
+        "machine": model,
+        "cores": len(os.sched_getaffinity(0)),
+        "torch": torch.__version__,
+        "commit": commit or "none",
+    }
 
 
 if __name__ == "__main__":

@@ -5,11 +5,11 @@
     audiogen train diffusion_22k --data.manifest manifest.jsonl --train.run runs/mine       (the same thing, for people)
     audiogen generate "one of my styles" --checkpoint runs/mine/model
 
-Smoke: audiogen train diffusion_22k --data.manifest manifest.jsonl --train.steps 20 --train.batch-size 2 --data.frames 32
+Smoke: audiogen train diffusion_22k --data.manifest manifest.jsonl --data.frames 32 --train.steps 9 --train.batch-size 2
 
-Styles are the tags that the scan found; a MIDI file beside a sound is its score. `--train.plan` tells parameters, memory
-and time first; `--train.overfit 1` must bring "mel_l1" of one batch below 0.35 (natural log units): if it does not, more
-training will not help. Cost and scores of what is shipped: audiogen/pretrained/default/README.md.
+Styles are the tags that the scan found; a MIDI file beside a sound is its score. `--train.plan` tells parameters,
+memory and time first; `--train.overfit 1` must bring "mel_l1" of one batch below 0.35 (natural log units): if it does
+not, more training will not help. Cost and scores of what is shipped: audiogen/pretrained/default/README.md.
 """
 
 from __future__ import annotations
@@ -78,26 +78,46 @@ class Recipe:
         manifest = read_manifest(self.data.manifest)
         styles = self.data.styles or tuple(sorted(manifest.styles))
         if not styles:
-            raise UserError(f"{self.data.manifest} names no style: put sounds into folders by style, or tag them, and scan again")
+            raise UserError(
+                f"{self.data.manifest} names no style: put sounds into folders by style, or tag them, and scan again"
+            )
         words = WordVectors.load(self.words or DEFAULT / "words.safetensors")
         descriptions = json.loads(self.data.descriptions.read_text()) if self.data.descriptions else None
         vocabulary = StyleVocabulary(styles, words, descriptions)
         config = replace(self.model, vector_dim=vocabulary.dim)
         dataset = SegmentDataset(
-            manifest, config.mel, frames=self.data.frames, seed=self.train.seed, weights=self.data.balance,
-            styles=styles, cache=self.data.cache, encode=StyleAndScore(vocabulary, config.mel, manifest),
+            manifest,
+            config.mel,
+            frames=self.data.frames,
+            seed=self.train.seed,
+            weights=self.data.balance,
+            styles=styles,
+            cache=self.data.cache,
+            encode=StyleAndScore(vocabulary, config.mel, manifest),
         )
         model = MelDiffusion(config)
         mean, std = measure_statistics(dataset, collate, MelSpectrogram(config.mel))
         model.set_statistics(mean, std)
-        played = sorted({style for entry in dataset.entries if entry.score for style in entry.styles if style in styles})
-        labels = {"vocabulary": vocabulary.to_dict(), "played": played, "recipe": "diffusion_22k",
-                  "minutes": round(dataset.manifest.seconds / 60, 1)}
+        played = sorted(
+            {style for entry in dataset.entries if entry.score for style in entry.styles if style in styles}
+        )
+        labels = {
+            "vocabulary": vocabulary.to_dict(),
+            "played": played,
+            "recipe": "diffusion_22k",
+            "minutes": round(dataset.manifest.seconds / 60, 1),
+        }
         task = GeneratorTask(
             model, demos=self._demos(vocabulary, played, config), render=_renderer(self.vocoder, config.mel)
         )
         summary = fit(
-            task, dataset, self.train, collate=collate, recipe=self, labels=labels, overfit_below=OVERFIT_BELOW,
+            task,
+            dataset,
+            self.train,
+            collate=collate,
+            recipe=self,
+            labels=labels,
+            overfit_below=OVERFIT_BELOW,
         )
         return 130 if summary.interrupted == "SIGINT" else 0
 
@@ -116,10 +136,16 @@ class Recipe:
             if leading in played:
                 prompt = Prompt(text=text, styles=((leading, 1.0),), seconds=4.0)
                 score = RuleComposer().compose(prompt, seconds=4.0, rng=SampleRng(index, stream="score"))
-            demos.append((text.replace(" ", "_").replace("/", "_"), Condition(
-                vector=vocabulary.vector(weights)[None],
-                aligned=piano_roll(score, frames, frame_rate=config.mel.frame_rate)[None],
-            ), frames))
+            demos.append(
+                (
+                    text.replace(" ", "_").replace("/", "_"),
+                    Condition(
+                        vector=vocabulary.vector(weights)[None],
+                        aligned=piano_roll(score, frames, frame_rate=config.mel.frame_rate)[None],
+                    ),
+                    frames,
+                )
+            )
         return demos
 
 

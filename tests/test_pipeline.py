@@ -35,9 +35,11 @@ def words() -> WordVectors:
 def save_engine(folder, words, *, mel: MelFormat = MEL, voice: MelFormat = MEL, seed: int = 0):
     torch.manual_seed(seed)
     vocabulary = StyleVocabulary(STYLES, words)
-    model = MelDiffusion(MelDiffusionConfig(
-        mel=mel, gated=TINY, coarse=TINY, vector_dim=vocabulary.dim, sampling=Sampling(steps=2, guidance=2.0)
-    ))
+    model = MelDiffusion(
+        MelDiffusionConfig(
+            mel=mel, gated=TINY, coarse=TINY, vector_dim=vocabulary.dim, sampling=Sampling(steps=2, guidance=2.0)
+        )
+    )
     for parameter in model.parameters():  # an untrained network answers zero, whatever it is asked
         torch.nn.init.normal_(parameter, std=0.1)
     model.set_statistics(torch.full((mel.n_mels,), -5.0), torch.ones(mel.n_mels))
@@ -67,7 +69,9 @@ def test_the_same_seed_is_the_same_clip_and_another_is_not(engine):
 
 
 def test_a_clip_is_made_again_from_what_it_carries(engine, tmp_path):
-    prompt = Prompt(text="cello in A minor", seconds=0.4, bpm=100, negative="rain", styles=(("cello", 0.7), ("piano", 0.3)))
+    prompt = Prompt(
+        text="cello in A minor", seconds=0.4, bpm=100, negative="rain", styles=(("cello", 0.7), ("piano", 0.3))
+    )
     clip = engine.generate(prompt, seed=5, steps=3, guidance=1.7, interval=(0.1, 5.0), temperature=0.9)
     clip.save(tmp_path / "clip.wav")
     again = engine.again(Audio.read(tmp_path / "clip.wav").made_by)
@@ -90,15 +94,20 @@ def test_another_checkpoint_refuses_to_make_the_clip_again(engine, tmp_path, wor
 
 def test_a_seed_that_is_not_given_is_kept(engine):
     clip = engine.generate(Prompt(text="rain", seconds=0.1))
-    assert torch.equal(engine.generate(Prompt(text="rain", seconds=0.1), seed=clip.made_by["seed"]).samples, clip.samples)
+    assert torch.equal(
+        engine.generate(Prompt(text="rain", seconds=0.1), seed=clip.made_by["seed"]).samples, clip.samples
+    )
 
 
 def test_every_condition_is_heard(engine):
     base = Prompt(text="piano", seconds=0.3)
     plain = engine.generate_mel(base, seed=0)
     for other in (
-        replace(base, text="cello"), replace(base, negative="rain"), replace(base, key="F# minor"),
-        replace(base, score=Score((Note(0.0, 0.3, 40),))), replace(base, styles=(("piano", 0.5), ("cello", 0.5))),
+        replace(base, text="cello"),
+        replace(base, negative="rain"),
+        replace(base, key="F# minor"),
+        replace(base, score=Score((Note(0.0, 0.3, 40),))),
+        replace(base, styles=(("piano", 0.5), ("cello", 0.5))),
     ):
         assert not torch.equal(engine.generate_mel(other, seed=0), plain), other
     assert not torch.equal(engine.generate_mel(base, seed=0, guidance=1.0), plain)
@@ -128,7 +137,10 @@ def test_textures_have_no_score(engine):
 def test_parts_of_a_score_are_played_by_the_instruments_they_name(engine):
     score = Score((Note(0.0, 0.3, 60, instrument="cello"), Note(0.0, 0.3, 72, instrument="grand piano")))
     parts = engine.parts(Prompt(score=score, seconds=0.3), seed=0)
-    assert [(list(part.weights), part.score.notes[0].pitch) for part in parts] == [(["cello"], 60), (["grand piano"], 72)]
+    assert [(list(part.weights), part.score.notes[0].pitch) for part in parts] == [
+        (["cello"], 60),
+        (["grand piano"], 72),
+    ]
 
 
 def test_an_unknown_prompt_warns_and_names_the_nearest(engine):
@@ -136,10 +148,19 @@ def test_an_unknown_prompt_warns_and_names_the_nearest(engine):
         engine.generate(Prompt(text="income tax declaration", seconds=0.1), seed=0)
 
 
-@pytest.mark.parametrize("fields", [
-    {"seconds": 0.0}, {"seconds": -1.0}, {"seconds": float("nan")}, {"seconds": 1e9}, {"bpm": 5000.0}, {"key": "H dur"},
-    {"metre": "4/5"}, {"styles": (("no such thing at all", 1.0),)},
-])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"seconds": 0.0},
+        {"seconds": -1.0},
+        {"seconds": float("nan")},
+        {"seconds": 1e9},
+        {"bpm": 5000.0},
+        {"key": "H dur"},
+        {"metre": "4/5"},
+        {"styles": (("no such thing at all", 1.0),)},
+    ],
+)
 def test_impossible_prompts_are_one_clear_error(engine, fields):
     with pytest.raises(UserError) as error:
         engine.generate(replace(Prompt(text="piano"), **fields), seed=0)

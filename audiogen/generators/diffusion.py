@@ -3,9 +3,9 @@
     coarse    style, piano roll -> mean and spread of every mel bin (Laplace likelihood; deterministic, one evaluation)
     residual  (mel - mean) / (sqrt(2) spread), unit variance by construction, is what the diffusion model generates
 
-Where notes fix the sound (an onset, a harmonic) the spread is small and the mean stands; where they do not (bow noise,
-rain) the spread is large and the diffusion decides. This is shallow diffusion (Liu et al. 2022, DiffSinger) and PriorGrad
-(Lee et al. 2022) in one: training hours go into detail. `coarse=None` is plain diffusion of the mel.
+Where notes fix the sound (an onset, a harmonic) the spread is small and the mean stands; where they do not (bow
+noise, rain) the spread is large and the diffusion decides. This is shallow diffusion (Liu et al. 2022, DiffSinger)
+and PriorGrad (Lee et al. 2022) in one: training hours go into detail. `coarse=None` is plain diffusion of the mel.
 
 Objective (what is learned), network (by what) and sampler (how it is drawn) are independent: see objectives.py,
 networks/ and samplers.py.
@@ -14,11 +14,10 @@ networks/ and samplers.py.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from audiogen.conditioning.piano_roll import ROLL_DIM
@@ -109,10 +108,10 @@ class CoarseNetwork(nn.Module):
     def forward(self, condition: Condition) -> Coarse:
         x, direct = condition.aligned, 0.0
         if self.lines is not None:
-            lines = self.lines(condition.aligned)                          # (batch, 4 n_mels, frames)
+            lines = self.lines(condition.aligned)  # (batch, 4 n_mels, frames)
             vector = condition.vector * math.sqrt(condition.vector.shape[-1])
             strength = self.strength(vector).unsqueeze(-1)
-            direct = sum((lines * strength).chunk(4, dim=1)).float()       # (batch, n_mels, frames)
+            direct = sum((lines * strength).chunk(4, dim=1)).float()  # (batch, n_mels, frames)
             x = torch.cat((x, lines), dim=1)
         mean, log_spread = self.network(x, None, condition.vector).float().chunk(2, dim=1)
         low, high = LOG_SPREAD
@@ -132,7 +131,10 @@ class MelDiffusion(nn.Module):
         self.objective = make_objective(config.objective)
         self.coarse = CoarseNetwork(config) if config.coarse else None
         self.network = network_class(config.network)(
-            getattr(config, config.network), channels_in=n_mels, channels_out=n_mels, vector_dim=config.vector_dim,
+            getattr(config, config.network),
+            channels_in=n_mels,
+            channels_out=n_mels,
+            vector_dim=config.vector_dim,
             aligned_dim=config.aligned_dim + (2 * n_mels if config.coarse else 0),
         )
         self.register_buffer("mel_mean", torch.zeros(n_mels, 1))
@@ -146,9 +148,9 @@ class MelDiffusion(nn.Module):
     # ------------------------------------------------------------------ training
 
     def loss(self, batch: Batch, rng: SampleRng) -> dict[str, Tensor]:
-        """Scalars: "loss", and its parts "coarse" (negative log-likelihood), "mel_l1" (natural log units) and "diffusion"."""
-        x0 = (batch.mel - self.mel_mean) / self.mel_std                    # (batch, n_mels, frames)
-        mask = _frame_mask(batch.lengths, x0)                              # (batch, 1, frames)
+        """Scalars: "loss" and its parts "coarse" (negative log-likelihood), "mel_l1" (in the mel's units), "diffusion"."""
+        x0 = (batch.mel - self.mel_mean) / self.mel_std  # (batch, n_mels, frames)
+        mask = _frame_mask(batch.lengths, x0)  # (batch, 1, frames)
         condition = self._drop(batch.condition, rng.fork("drop"))
         losses: dict[str, Tensor] = {}
         coarse = self._coarse(condition, x0)
@@ -170,7 +172,7 @@ class MelDiffusion(nn.Module):
 
     def _drop(self, condition: Condition, rng: SampleRng) -> Condition:
         vector, aligned = condition.vector, condition.aligned
-        chance = rng.rand(2)                                               # (batch, 2)
+        chance = rng.rand(2)  # (batch, 2)
         if vector is not None:
             vector = vector * (chance[:, :1] >= self.config.drop_vector).to(vector)
         if aligned is not None:
@@ -181,7 +183,12 @@ class MelDiffusion(nn.Module):
 
     @torch.no_grad()
     def sample(
-        self, condition: Condition, frames: int, *, rng: SampleRng, sampling: Sampling | None = None,
+        self,
+        condition: Condition,
+        frames: int,
+        *,
+        rng: SampleRng,
+        sampling: Sampling | None = None,
         negative: Tensor | None = None,
     ) -> Tensor:
         """-> mel (batch, n_mels, frames). `negative` (batch, vector_dim): the style to be guided away from."""
@@ -210,7 +217,8 @@ class MelDiffusion(nn.Module):
 
         low, high = sampling.interval or (0.0, math.inf)
         both = Condition(
-            vector=torch.cat((condition.vector, without.vector)), aligned=torch.cat((condition.aligned, without.aligned))
+            vector=torch.cat((condition.vector, without.vector)),
+            aligned=torch.cat((condition.aligned, without.aligned)),
         )
         both_coarse = coarse and Coarse(*(torch.cat((part, part)) for part in coarse))
 
@@ -228,11 +236,13 @@ class MelDiffusion(nn.Module):
         """Absent routes become zeros, which is what training showed as absent."""
         config, like = self.config, self.mel_mean
         vector = condition.vector if condition.vector is not None else like.new_zeros(batch, config.vector_dim)
-        aligned = condition.aligned if condition.aligned is not None else like.new_zeros(batch, config.aligned_dim, frames)
+        aligned = (
+            condition.aligned if condition.aligned is not None else like.new_zeros(batch, config.aligned_dim, frames)
+        )
         if aligned.shape[1:] != (config.aligned_dim, frames) or vector.shape[1:] != (config.vector_dim,):
             raise ValueError(
-                f"condition: vector {tuple(vector.shape)} and aligned {tuple(aligned.shape)} where (batch, {config.vector_dim}) "
-                f"and (batch, {config.aligned_dim}, {frames}) are needed"
+                f"condition: vector {tuple(vector.shape)} and aligned {tuple(aligned.shape)} "
+                f"where (batch, {config.vector_dim}) and (batch, {config.aligned_dim}, {frames}) are needed"
             )
         return condition._replace(vector=vector.to(like), aligned=aligned.to(like))
 

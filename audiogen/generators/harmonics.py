@@ -18,21 +18,21 @@ from audiogen.signal.mel import mel_filterbank
 def harmonic_templates(mel: MelFormat) -> Tensor:
     """-> (2, pitches, n_mels), 0..1: where the fundamental of each pitch lies, and where all its harmonics do.
 
-    A line's strength in a band is the band's filter at its frequency, relative to the filter's largest value; harmonic h
-    counts 1 / sqrt(h).
+    A line's strength in a band is the band's filter at its frequency, relative to the filter's largest value; harmonic
+    h counts 1 / sqrt(h).
     """
-    filters = mel_filterbank(mel)                                          # (n_mels, bins)
+    filters = mel_filterbank(mel)  # (n_mels, bins)
     filters = filters / filters.amax(dim=1, keepdim=True).clamp(min=1e-9)
-    width = mel.sample_rate / mel.n_fft                                    # Hz of a bin
+    width = mel.sample_rate / mel.n_fft  # Hz of a bin
     pitch = torch.arange(LOWEST, HIGHEST + 1)
-    fundamental = 440.0 * 2.0 ** ((pitch - 69) / 12)                       # (pitches,) Hz
+    fundamental = 440.0 * 2.0 ** ((pitch - 69) / 12)  # (pitches,) Hz
     count = int(mel.f_max / float(fundamental[0]))
     harmonic = torch.arange(1, count + 1)
-    position = fundamental[:, None] * harmonic / width                     # (pitches, harmonics), in bins
+    position = fundamental[:, None] * harmonic / width  # (pitches, harmonics), in bins
     inside = (position <= filters.shape[1] - 2).float() / harmonic.sqrt()
     low = position.clamp(max=filters.shape[1] - 2).floor().long()
     share = (position - low).clamp(0, 1)
-    lines = filters[:, low] * (1 - share) + filters[:, low + 1] * share    # (n_mels, pitches, harmonics)
+    lines = filters[:, low] * (1 - share) + filters[:, low + 1] * share  # (n_mels, pitches, harmonics)
     lines = lines * inside
     return torch.stack((lines[:, :, 0].T, lines.amax(dim=-1).T))
 
@@ -40,7 +40,7 @@ def harmonic_templates(mel: MelFormat) -> Tensor:
 class HarmonicLines(nn.Module):
     """roll (batch, ROLL_DIM, frames) -> lines (batch, 4 * n_mels, frames).
 
-    Fundamentals, then all harmonics, each first of the sounding notes (by velocity) and then of the fresh ones (by age).
+    Fundamentals, then all harmonics, each first of the sounding notes (by velocity) then of the fresh ones (by age).
     """
 
     def __init__(self, mel: MelFormat) -> None:
@@ -49,7 +49,7 @@ class HarmonicLines(nn.Module):
         self.register_buffer("templates", harmonic_templates(mel), persistent=False)
 
     def forward(self, roll: Tensor) -> Tensor:
-        sounding, fresh = roll[:, :PITCHES], roll[:, 2 * PITCHES:3 * PITCHES]
-        notes = torch.cat((sounding, fresh), dim=2)                        # (batch, pitches, 2 frames)
+        sounding, fresh = roll[:, :PITCHES], roll[:, 2 * PITCHES : 3 * PITCHES]
+        notes = torch.cat((sounding, fresh), dim=2)  # (batch, pitches, 2 frames)
         lines = torch.einsum("kpm,bpt->bkmt", self.templates.to(roll.dtype), notes).clamp(max=2.0)
         return torch.cat(lines.flatten(1, 2).chunk(2, dim=2), dim=1)

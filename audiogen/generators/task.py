@@ -24,7 +24,10 @@ class GeneratorTask:
     room = "generator"
 
     def __init__(
-        self, model: MelGenerator, *, demos: Sequence[tuple[str, Condition, int]] = (),
+        self,
+        model: MelGenerator,
+        *,
+        demos: Sequence[tuple[str, Condition, int]] = (),
         render: Callable[[Tensor], Audio] | None = None,
     ) -> None:
         self.model: Any = model
@@ -47,12 +50,14 @@ class GeneratorTask:
 
 
 @torch.no_grad()
-def measure_statistics(dataset: Any, collate: Any, front_end: nn.Module, *, samples: int = 256) -> tuple[Tensor, Tensor]:
+def measure_statistics(
+    dataset: Any, collate: Any, front_end: nn.Module, *, samples: int = 256
+) -> tuple[Tensor, Tensor]:
     """Mean and deviation of every mel bin over the first `samples` items, padding left out; (n_mels,) each."""
     count, total, squares = 0, 0.0, 0.0
     for first in range(0, samples, 16):
         batch = collate([dataset[k] for k in range(first, min(first + 16, samples))])
-        mel = front_end(batch.audio).double()                              # (batch, n_mels, frames)
+        mel = front_end(batch.audio).double()  # (batch, n_mels, frames)
         mask = (torch.arange(mel.shape[-1])[None] < batch.lengths[:, None]).unsqueeze(1).double()
         count += float(mask.sum())
         total = total + (mel * mask).sum(dim=(0, 2))

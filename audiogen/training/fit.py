@@ -134,8 +134,15 @@ def rate_at(step: int, config: TrainConfig) -> float:
 
 
 def fit(
-    task: Task, dataset: Dataset, config: TrainConfig, *, collate: Any, recipe: Any = None,
-    labels: dict | None = None, card: str = "", overfit_below: tuple[str, float] | None = None,
+    task: Task,
+    dataset: Dataset,
+    config: TrainConfig,
+    *,
+    collate: Any,
+    recipe: Any = None,
+    labels: dict | None = None,
+    card: str = "",
+    overfit_below: tuple[str, float] | None = None,
 ) -> Summary:
     """Train `task` on `dataset` (indexed by the global sample number) until `config.steps`.
 
@@ -161,7 +168,8 @@ class _Run:
         precision = {"fp32": "no", None: None}.get(config.precision, config.precision)
         AcceleratorState._reset_state()  # a second run in one process may have another precision
         self.accelerator = Accelerator(
-            mixed_precision=precision, log_with=None if quiet else "tensorboard",
+            mixed_precision=precision,
+            log_with=None if quiet else "tensorboard",
             project_config=ProjectConfiguration(project_dir=str(config.run), logging_dir=str(config.run / "logs")),
         )
         from audiogen.signal.mel import MelSpectrogram
@@ -176,7 +184,10 @@ class _Run:
             player.module.to(device)
             trained = [p for p in player.module.parameters() if p.requires_grad]
             optimizer = torch.optim.AdamW(
-                trained, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay,
+                trained,
+                lr=config.learning_rate,
+                betas=config.betas,
+                weight_decay=config.weight_decay,
                 fused=device.type in ("cpu", "cuda"),
             )
             turn, optimizer = self.accelerator.prepare(_Turn(player), optimizer)
@@ -268,8 +279,12 @@ class _Run:
         config, accelerator = self.config, self.accelerator
         sampler = StepSampler(config, start=start, rank=accelerator.process_index, world=accelerator.num_processes)
         loader = DataLoader(
-            self.dataset, batch_sampler=sampler, collate_fn=self.collate, num_workers=config.workers,
-            pin_memory=accelerator.device.type == "cuda", persistent_workers=config.workers > 0,
+            self.dataset,
+            batch_sampler=sampler,
+            collate_fn=self.collate,
+            num_workers=config.workers,
+            pin_memory=accelerator.device.type == "cuda",
+            persistent_workers=config.workers > 0,
             multiprocessing_context="spawn" if config.workers else None,
         )
         batches = iter(loader)
@@ -305,13 +320,20 @@ class _Run:
         scaler = self.accelerator.scaler
         extra = {"scaler": scaler.state_dict()} if scaler is not None else {}
         save_state(
-            self.states / f"step_{step:08d}", step=step, modules=self.modules,
-            optimizers=self._plain_optimizers(), extra=extra,
+            self.states / f"step_{step:08d}",
+            step=step,
+            modules=self.modules,
+            optimizers=self._plain_optimizers(),
+            extra=extra,
         )
         forget_old_states(self.states, keep=self.config.keep)
         scores = {"step": step, "losses": meter.latest, "steps_per_second": round(meter.speed, 3)}
         save_checkpoint(
-            self.config.run / "model", self.ema.module, room=self.task.room, labels=self.labels, card=self.card,
+            self.config.run / "model",
+            self.ema.module,
+            room=self.task.room,
+            labels=self.labels,
+            card=self.card,
             scores=scores,
         )
 
@@ -337,7 +359,9 @@ class _Run:
 
     def _report_nan(self, step: int, player: Player, batch: Batch, losses: dict[str, Tensor]) -> None:
         report = {
-            "step": step, "player": player.name, "sample_ids": batch.ids.tolist(),
+            "step": step,
+            "player": player.name,
+            "sample_ids": batch.ids.tolist(),
             "losses": {name: float(value.detach()) for name, value in losses.items()},
             "prompts": list(batch.prompts),
         }
@@ -345,8 +369,8 @@ class _Run:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(report, indent=1))
         raise UserError(
-            f"the loss of {player.name} is {report['losses']['loss']} at step {step}; the batch is described in {path}; "
-            f"lower --train.learning-rate or look at those samples, then run the same command to go on from the last state"
+            f"the loss of {player.name} is {report['losses']['loss']} at step {step}; {path} describes "
+            "the batch. Lower --train.learning-rate or look at those samples; the same command goes on from the last state"
         )
 
     # ------------------------------------------------------------------ --plan and --overfit
@@ -370,8 +394,11 @@ class _Run:
             "steps per second": round(1 / measured, 3),
             "steps": self.config.steps,
             "hours to finish": round(self.config.steps * measured / 3600, 2),
-            "seconds of audio a step": round(self.config.batch_size * micros[0].audio.shape[-1] / self.task.mel.sample_rate, 2),
-            "device": str(self.accelerator.device), "precision": self.accelerator.mixed_precision,
+            "seconds of audio a step": round(
+                self.config.batch_size * micros[0].audio.shape[-1] / self.task.mel.sample_rate, 2
+            ),
+            "device": str(self.accelerator.device),
+            "precision": self.accelerator.mixed_precision,
             "processes": self.accelerator.num_processes,
         }
         for name, value in plan.items():
@@ -388,15 +415,21 @@ class _Run:
             if step % self.config.log_every == 0:
                 self.accelerator.print(f"step {step}: {name} {recent:.4f} (goal {goal})")
             if len(history) >= 20 and recent < goal:
-                self.accelerator.print(f"reached {name} {recent:.4f} < {goal} after {step + 1} steps: the model can learn")
+                self.accelerator.print(
+                    f"reached {name} {recent:.4f} < {goal} after {step + 1} steps: the model can learn"
+                )
                 return Summary(step=step + 1, losses={name: recent})
         recent = sum(history[-20:]) / len(history[-20:])
         falling = recent < 0.9 * sum(history[:20]) / len(history[:20])
         why = (
-            "it still falls: give it more --train.steps" if falling else
-            "it does not fall: try a lower --train.learning-rate, and look at the batch (silent? mislabelled?)"
+            "it still falls: give it more --train.steps"
+            if falling
+            else "it does not fall: try a lower --train.learning-rate, and look at the batch (silent? mislabelled?)"
         )
-        raise UserError(f"--overfit {self.config.overfit}: {name} is {recent:.4f} after {len(history)} steps, not below {goal}; {why}")
+        raise UserError(
+            f"--overfit {self.config.overfit}: {name} is {recent:.4f} after {len(history)} steps, not below {goal}; "
+            f"{why}"
+        )
 
 
 class _Meter:
@@ -421,13 +454,19 @@ class _Meter:
             return
         now = time.monotonic()
         elapsed = now - self.last_time
-        means = {name: float(run.accelerator.reduce(value / self.counts[name], "mean")) for name, value in self.sums.items()}
+        means = {
+            name: float(run.accelerator.reduce(value / self.counts[name], "mean")) for name, value in self.sums.items()
+        }
         self.latest = {name: round(value, 5) for name, value in means.items()}
         self.speed = (step + 1 - self.last_step) / elapsed
         line = {
-            "step": step + 1, **self.latest, "learning_rate": rate_at(step, config) * config.learning_rate,
-            "steps_per_second": round(self.speed, 3), "audio_per_second": round(self.audio_seconds / elapsed, 2),
-            "data_wait": round(self.waited / elapsed, 3), "peak_mib": peak_memory_mib(run.accelerator.device),
+            "step": step + 1,
+            **self.latest,
+            "learning_rate": rate_at(step, config) * config.learning_rate,
+            "steps_per_second": round(self.speed, 3),
+            "audio_per_second": round(self.audio_seconds / elapsed, 2),
+            "data_wait": round(self.waited / elapsed, 3),
+            "peak_mib": peak_memory_mib(run.accelerator.device),
         }
         if run.accelerator.is_main_process:
             with open(self.file, "a") as stream:
@@ -437,7 +476,9 @@ class _Meter:
             print(
                 f"step {step + 1}/{config.steps}  {shown}  |  {self.speed:.2f} steps/s  "
                 f"{line['audio_per_second']:.1f} s audio/s  data wait {line['data_wait']:.0%}  "
-                f"{line['peak_mib']} MiB  {left / 60:.0f} min left", file=sys.stdout, flush=True,
+                f"{line['peak_mib']} MiB  {left / 60:.0f} min left",
+                file=sys.stdout,
+                flush=True,
             )
             run.accelerator.log({k: v for k, v in line.items() if k != "step"}, step=step + 1)
         self.last_step, self.last_time = step + 1, time.monotonic()

@@ -68,7 +68,10 @@ class TwoPlayers(ToyTask):
         self.seen: list[str] = []
 
     def players(self) -> list[Player]:
-        return [Player("generator", self.model, self.generator_loss), Player("critic", self.critic, self.critic_loss, start=2)]
+        return [
+            Player("generator", self.model, self.generator_loss),
+            Player("critic", self.critic, self.critic_loss, start=2),
+        ]
 
     def generator_loss(self, batch: Batch, rng: SampleRng) -> dict:
         self.seen.append("generator")
@@ -140,7 +143,7 @@ def test_processes_share_a_step_without_loss_or_repeat(tmp_path):
     plan = config(tmp_path, batch_size=8, accumulation=2)
     dealt = [list(StepSampler(plan, start=3, rank=rank, world=2)) for rank in range(2)]
     for step in range(3, plan.steps):
-        micros = [m for rank in dealt for m in rank[2 * (step - 3): 2 * (step - 3) + 2]]
+        micros = [m for rank in dealt for m in rank[2 * (step - 3) : 2 * (step - 3) + 2]]
         assert sorted(sum(micros, [])) == list(range(8 * step, 8 * step + 8))
 
 

@@ -1,4 +1,4 @@
-"""A stack of gated dilated convolutions over mel frames (WaveNet, van den Oord et al. 2016; DiffWave, Kong et al. 2021).
+"""A stack of gated dilated convolutions over mel frames (WaveNet: van den Oord 2016; DiffWave: Kong 2021).
 
 Each layer is modulated by style and noise level (FiLM, Perez et al. 2018) after a channel norm, so that a small network
 can play many instruments: the convolution says what happens in time, the modulation says to whom.
@@ -49,7 +49,7 @@ class GatedNetwork(nn.Module):
         """`noise_level` (batch,) about -1..1; `vector` (batch, vector_dim); `aligned` (batch, aligned_dim, frames)."""
         if aligned is None:
             aligned = x.new_zeros(x.shape[0], self.aligned_dim, x.shape[-1])
-        h = self.before(torch.cat((x, aligned), dim=1))          # (batch, width, frames)
+        h = self.before(torch.cat((x, aligned), dim=1))  # (batch, width, frames)
         modulation = self.modulation(noise_level, vector, like=h)  # (batch, modulation)
         for layer in self.layers:
             h = layer(h, modulation)
