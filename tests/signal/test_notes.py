@@ -50,10 +50,10 @@ def test_silence_has_no_notes(time):
     assert transcribe_notes(np.zeros(time, np.float32), RATE) == []
 
 
-@pytest.mark.skipif(shutil.which("fluidsynth") is None or not SOUNDFONT.exists(), reason="fluidsynth or FluidR3 missing")
+@pytest.mark.skipif(shutil.which("fluidsynth") is None or not SOUNDFONT.exists(), reason="no fluidsynth or FluidR3")
 @pytest.mark.parametrize("program, at_least", [(0, 0.8), (73, 0.7)])
 def test_a_rendered_melody_with_accompaniment_is_found_again(tmp_path, program, at_least):
-    notes = [Note(n.onset, n.duration, n.pitch + 12 * (n.pitch >= 60), program=program * (n.pitch >= 60)) for n in NOTES]
+    notes = [Note(n.onset, n.duration, n.pitch + 12 * (n.pitch > 59), program=program * (n.pitch > 59)) for n in NOTES]
     Score(tuple(sorted(notes))).save(tmp_path / "tune.mid")
     command = ["fluidsynth", "-ni", "-q", "-g", "0.5", "-r", str(RATE), "-F", "tune.wav", str(SOUNDFONT), "tune.mid"]
     subprocess.run(command, check=True, capture_output=True, cwd=tmp_path)
