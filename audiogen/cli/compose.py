@@ -48,11 +48,19 @@ class Compose:
 
         if self.out.suffix.lower() not in (".mid", ".midi"):
             raise UserError(f"{self.out} must end in .mid: compose writes MIDI files")
-        prompt = Prompt(text=self.prompt, styles=((self.style, 1.0),) if self.style else (), bpm=self.bpm, key=self.key,
-                        metre=self.metre, seconds=self.seconds)
+        prompt = Prompt(
+            text=self.prompt,
+            styles=((self.style, 1.0),) if self.style else (),
+            bpm=self.bpm,
+            key=self.key,
+            metre=self.metre,
+            seconds=self.seconds,
+        )
         composer = resolve("composer", self.composer)()
         score = composer.compose(prompt, seconds=self.seconds, rng=SampleRng(self.seed))
         score.save(self.out)
-        print(f"{self.out}: {', '.join(score.instruments)}, {len(score.notes)} notes, {score.seconds:.1f} s, "
-              f"{score.bpm:g} bpm, {score.metre}" + (f", {score.key}" if score.key else ""))
+        print(
+            f"{self.out}: {', '.join(score.instruments)}, {len(score.notes)} notes, {score.seconds:.1f} s, "
+            f"{score.bpm:g} bpm, {score.metre}" + (f", {score.key}" if score.key else "")
+        )
         return 0

@@ -57,8 +57,10 @@ class Render:
                 skipped.append(f"{path.name}: {reason}")
         for line in skipped:
             print(f"skipped {line}")
-        print(f"{clips} clips in {self.out}, of {len(files) - len(skipped)} scores"
-              + (f"; {len(skipped)} skipped" if skipped else ""))
+        print(
+            f"{clips} clips in {self.out}, of {len(files) - len(skipped)} scores"
+            + (f"; {len(skipped)} skipped" if skipped else "")
+        )
         return 0 if clips else 1
 
     def _files(self) -> tuple[list[Path], dict[Path, dict[str, str]]]:
@@ -75,7 +77,9 @@ class Render:
         table, facts = self.scores / "metadata.csv", {}
         if table.is_file():
             with open(table, newline="", encoding="utf-8-sig") as stream:
-                facts = {(self.scores / row["file"]).resolve(): row for row in csv.DictReader(stream) if row.get("file")}
+                facts = {
+                    (self.scores / row["file"]).resolve(): row for row in csv.DictReader(stream) if row.get("file")
+                }
         return files, facts
 
     def _player(self):
@@ -88,10 +92,16 @@ class Render:
 
         wanted = instrument(self.style) if self.style else None
         if self.soundfont is not None:
+
             def play_soundfont(score):
                 program = wanted.program if wanted else None
                 names = [wanted.name] if wanted else list(filter(None, score.instruments))
-                return render_soundfont(score, self.soundfont, program, sample_rate=self.sample_rate), names, set(), set()
+                return (
+                    render_soundfont(score, self.soundfont, program, sample_rate=self.sample_rate),
+                    names,
+                    set(),
+                    set(),
+                )
 
             return play_soundfont
         recorded = read_notes(self.notes)
@@ -132,9 +142,13 @@ class Render:
             if self.seconds:
                 audio = audio[: round(length * self.sample_rate)]
             sidecar = {
-                "styles": styles, "text": facts.get("caption") or ", ".join([*styles, score.title.replace("_", " ")]),
-                "bpm": round(score.bpm, 3), "key": score.key or facts.get("key_estimate"), "metre": score.metre,
-                "source_group": facts.get("source_group") or path.stem, "split": facts.get("split"),
+                "styles": styles,
+                "text": facts.get("caption") or ", ".join([*styles, score.title.replace("_", " ")]),
+                "bpm": round(score.bpm, 3),
+                "key": score.key or facts.get("key_estimate"),
+                "metre": score.metre,
+                "source_group": facts.get("source_group") or path.stem,
+                "split": facts.get("split"),
                 "licence": "; ".join(sorted({*licences, *filter(None, [facts.get("licence")])})),
                 "attribution": "; ".join(sorted({*credits, *filter(None, [facts.get("attribution")])})),
             }

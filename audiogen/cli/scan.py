@@ -15,9 +15,10 @@ from audiogen.core.errors import UserError
 class Scan:
     """Measure every audio file of a folder, collect its tags and split the files into train, valid and test.
 
-    Reads WAV, FLAC, OGG, Opus, MP3 and AIFF of any rate; nothing in the folder is changed. Tags come from the first of:
-    a .json beside the file, a .txt, a metadata.csv in its folder or above (columns file, label, caption, split,
-    source_group, licence, ...), the tags inside the file, the folders' names. A MIDI file of the same name is its score.
+    Reads WAV, FLAC, OGG, Opus, MP3 and AIFF of any rate; nothing in the folder is changed. Tags come from the first
+    of: a .json beside the file, a .txt, a metadata.csv in its folder or above (columns file, label, caption, split,
+    source_group, licence, ...), the tags inside the file, the folders' names. A MIDI file of the same name is its
+    score.
     Files that cannot be used are listed with their reasons in rejects.jsonl beside the manifest.
 
     examples:
@@ -80,13 +81,14 @@ class Scan:
         rejects = result.write(self.out)
         for part in summary(result):
             console.print(part, soft_wrap=isinstance(part, str))
-        console.print(f"{self.out}" + (f"   rejects: {rejects}" if result.rejects else ""), soft_wrap=True, markup=False)
+        written = f"{self.out}   rejects: {rejects}" if result.rejects else f"{self.out}"
+        console.print(written, soft_wrap=True, markup=False)
         if self.html is not None:
             from audiogen.data.page import write_page
 
             write_page(self.html, result, clips=self.clips, embed=self.embed, seed=self.seed)
             console.print(f"{self.html}", soft_wrap=True, markup=False)
         if self.strict and result.rejected_share > 0.01:
-            raise UserError(f"{len(result.rejects)} files were rejected ({result.rejected_share:.1%}, and --strict allows "
-                            f"1 %): see {rejects}")
+            raise UserError(f"{len(result.rejects)} files were rejected ({result.rejected_share:.1%}, and --strict "
+                            f"allows 1 %): see {rejects}")
         return 0

@@ -1,7 +1,7 @@
 """What the rule composer knows of musical styles, as tables: chords, accompaniment, rhythm, drums.
 
-Progressions are phrases of four bars; a number is the degree that a bar's chord stands on. The tonic takes about half of
-the bars, so that a clip of a few seconds says its key.
+Progressions are phrases of four bars; a number is the degree that a bar's chord stands on. The tonic takes about half
+of the bars, so that a clip of a few seconds says its key.
 """
 
 from __future__ import annotations
@@ -14,7 +14,11 @@ SONG_MAJOR: tuple[Phrase, ...] = ((1, 4, 5, 1), (1, 4, 1, 5), (1, 6, 4, 1), (1, 
 SONG_MINOR: tuple[Phrase, ...] = ((1, 4, 1, 1), (1, 6, 4, 1), (1, 4, 5, 1), (1, 6, 1, 4), (1, 4, 1, 7))
 PLAIN_MAJOR: tuple[Phrase, ...] = ((1, 4, 5, 1), (1, 4, 1, 1), (1, 1, 4, 1))
 PLAIN_MINOR: tuple[Phrase, ...] = ((1, 4, 1, 1), (1, 4, 5, 1), (1, 6, 1, 1))
-BLUES: tuple[Phrase, ...] = ((1, 4, 1, 1), (4, 4, 1, 1), (5, 4, 1, 5))  # in this order: twelve bars, with a quick change
+BLUES: tuple[Phrase, ...] = (
+    (1, 4, 1, 1),
+    (4, 4, 1, 1),
+    (5, 4, 1, 5),
+)  # in this order: twelve bars, with a quick change
 STILL_MAJOR: tuple[Phrase, ...] = ((1, 1, 4, 1), (1, 6, 1, 4), (1, 4, 5, 1))
 STILL_MINOR: tuple[Phrase, ...] = ((1, 1, 4, 1), (1, 4, 7, 1), (1, 6, 1, 1))
 LOOP_MAJOR: tuple[Phrase, ...] = ((1, 4, 1, 5), (1, 1, 4, 1), (1, 6, 4, 1))
@@ -57,12 +61,47 @@ GRAMMARS: dict[str, Grammar] = {
 
 # A prompt's form (audiogen.conditioning.prompts.FORMS) -> the grammar that it is written in.
 GRAMMAR_OF_FORM: dict[str, str] = {
-    "ambient": "ambient", "ballad": "ballad", "ballade": "ballad", "blues": "blues", "boogie": "blues",
-    "bossa nova": "folk", "chorale": "chorale", "disco": "dance", "drum and bass": "dance", "etude": "classical",
-    "folk": "folk", "fugue": "classical", "funk": "rock", "hip hop": "lo-fi", "hornpipe": "folk", "house": "dance",
-    "jazz": "jazz", "jig": "jig", "lo-fi": "lo-fi", "lullaby": "ballad", "march": "march", "mazurka": "waltz",
-    "metal": "rock", "minuet": "waltz", "nocturne": "ballad", "polka": "march", "pop": "song", "punk": "rock",
-    "ragtime": "ragtime", "reel": "folk", "reggae": "lo-fi", "rock": "rock", "salsa": "dance", "scherzo": "waltz",
-    "siciliana": "jig", "slip jig": "jig", "strathspey": "folk", "sarabande": "ballad", "synthwave": "dance",
-    "tango": "march", "techno": "dance", "trap": "lo-fi", "waltz": "waltz",
+    "ambient": "ambient",
+    "ballad": "ballad",
+    "ballade": "ballad",
+    "blues": "blues",
+    "boogie": "blues",
+    "bossa nova": "folk",
+    "chorale": "chorale",
+    "disco": "dance",
+    "drum and bass": "dance",
+    "etude": "classical",
+    "folk": "folk",
+    "fugue": "classical",
+    "funk": "rock",
+    "hip hop": "lo-fi",
+    "hornpipe": "folk",
+    "house": "dance",
+    "jazz": "jazz",
+    "jig": "jig",
+    "lo-fi": "lo-fi",
+    "lullaby": "ballad",
+    "march": "march",
+    "mazurka": "waltz",
+    "metal": "rock",
+    "minuet": "waltz",
+    "nocturne": "ballad",
+    "polka": "march",
+    "pop": "song",
+    "punk": "rock",
+    "ragtime": "ragtime",
+    "reel": "folk",
+    "reggae": "lo-fi",
+    "rock": "rock",
+    "salsa": "dance",
+    "scherzo": "waltz",
+    "siciliana": "jig",
+    "slip jig": "jig",
+    "strathspey": "folk",
+    "sarabande": "ballad",
+    "synthwave": "dance",
+    "tango": "march",
+    "techno": "dance",
+    "trap": "lo-fi",
+    "waltz": "waltz",
 }

@@ -38,7 +38,7 @@ class Key:
 
     @classmethod
     def named(cls, name: str) -> Key:
-        """"F# minor" -> Key(6, "minor"). The name is one that `check_key` returns."""
+        """ "F# minor" -> Key(6, "minor"). The name is one that `check_key` returns."""
         tonic, mode = name.split()
         return cls((_NATURAL[tonic[0]] + tonic.count("#") - tonic[1:].count("b")) % 12, mode)
 
@@ -60,12 +60,14 @@ class Key:
         The key's fifth is drawn half as often as that: it sounds in every tonic as an overtone.
         """
         weights = [_BELONGS[self.mode][(tone - self.tonic) % 12] ** 2 for tone in chord.tones]
-        weights = [weight * (0.5 if (tone - self.tonic) % 12 == 7 else 1.0)
-                   for tone, weight in zip(chord.tones, weights, strict=True)]
+        weights = [
+            weight * (0.5 if (tone - self.tonic) % 12 == 7 else 1.0)
+            for tone, weight in zip(chord.tones, weights, strict=True)
+        ]
         return rng.choices(chord.tones, weights)[0]
 
     def scale_over(self, chord: Chord) -> tuple[int, ...]:
-        """The scale with the chord's own notes in place of their neighbours (the leading note over a minor dominant)."""
+        """The scale with the chord's notes in place of their neighbours (the leading note over a minor dominant)."""
         raised = (self.tonic + 11) % 12
         if self.mode == "minor" and raised in chord.tones:
             return tuple(raised if tone == (self.tonic + 10) % 12 else tone for tone in self.scale)
@@ -78,13 +80,13 @@ def pitches(classes: Sequence[int], low: int, high: int) -> list[int]:
 
 
 def nearest(classes: Sequence[int], to: float, low: int, high: int) -> int:
-    """The pitch of one of the classes nearest to `to` within low..high (the bare class nearest, where none is within)."""
+    """The pitch of one of the classes nearest to `to` within low..high, or a little outside where none is."""
     choices = pitches(classes, low, high) or pitches(classes, low - 6, high + 6)
     return min(choices, key=lambda pitch: (abs(pitch - to), pitch))
 
 
 def voicing(chord: Chord, previous: Sequence[int], low: int, high: int, voices: int = 3) -> tuple[int, ...]:
-    """A chord in close position within low..high, near to the one before it, upwards; as many voices as there is room."""
+    """A chord in close position within low..high, near to the one before it, upwards; fewer voices for want of room."""
     choices = pitches(chord.tones, low, high)
     if len(choices) <= voices:
         return tuple(choices)

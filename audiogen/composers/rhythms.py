@@ -1,4 +1,4 @@
-"""Metres, the rhythm of melodies, and drum patterns. Positions and lengths are in quarter notes from the bar's start."""
+"""Metres, the rhythm of melodies, and drum patterns. Positions and lengths: quarter notes from the bar's start."""
 
 from __future__ import annotations
 
@@ -64,7 +64,9 @@ def melody_rhythm(metre: Metre, grammar: Grammar, busy: float, rng: random.Rando
             notes.append((at, length + metre.beats[number + 1][1], number))
             skip = True
         elif rng.random() < grammar.density * busy:
-            notes += [(at + a * length, b * length, number if a == 0 else None) for a, b in _division(metre, grammar, rng)]
+            notes += [
+                (at + a * length, b * length, number if a == 0 else None) for a, b in _division(metre, grammar, rng)
+            ]
         else:
             notes.append((at, length, number))
     return notes
@@ -82,8 +84,9 @@ def _division(metre: Metre, grammar: Grammar, rng: random.Random) -> list[tuple[
     return [(0, 0.5), (0.5, 0.5)]
 
 
-def drum_bar(pattern: str, metre: Metre, bpm: float, rng: random.Random, *, machine: bool, fill: bool,
-             first: bool) -> list[tuple[float, int, float]]:
+def drum_bar(
+    pattern: str, metre: Metre, bpm: float, rng: random.Random, *, machine: bool, fill: bool, first: bool
+) -> list[tuple[float, int, float]]:
     """-> [(position, General MIDI hit, loudness 0..1)] of one bar. Every beat has a kick or a snare, or both a hat."""
     hits: list[tuple[float, int, float]] = []
     felt_bpm = bpm / metre.felt
@@ -93,7 +96,9 @@ def drum_bar(pattern: str, metre: Metre, bpm: float, rng: random.Random, *, mach
         back = number % 2 == 1 if len(metre.beats) != 3 else number > 0
         if fill and number == last and pattern != "soft":
             parts = 3 if metre.compound else 4 if felt_bpm < 125 else 2
-            hits += [(at + length * i / parts, TOMS[min(i * 4 // parts, 3)], 0.95 if i == 0 else 0.6) for i in range(parts)]
+            hits += [
+                (at + length * i / parts, TOMS[min(i * 4 // parts, 3)], 0.95 if i == 0 else 0.6) for i in range(parts)
+            ]
             hits.append((at, KICK, 0.9))
             continue
         if pattern == "dance":

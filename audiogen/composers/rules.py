@@ -105,8 +105,17 @@ class _Piece:
         part = writers.get(family, self._polyphonic)()
         row = self.instrument
         notes = [
-            Note(0.0, 0.0, pitch, min(max(round(self.loud * loud + self.rng.uniform(-3, 3)), 1), 127), beat, beats,
-                 row.name, row.program, row.drum)
+            Note(
+                0.0,
+                0.0,
+                pitch,
+                min(max(round(self.loud * loud + self.rng.uniform(-3, 3)), 1), 127),
+                beat,
+                beats,
+                row.name,
+                row.program,
+                row.drum,
+            )
             for beat, beats, pitch, loud in _without_overlaps(self._to_the_end(part))
         ]
         key_name = self.asked_key if row.drum else self.key_name
@@ -129,7 +138,9 @@ class _Piece:
         tonic, dominant = self.key.chord(1), self.key.chord(5)
         bars[-1] = _Bar(tonic)
         if self.bars > 2:
-            bars[-2] = _Bar(self.key.chord(self.rng.choice((1, 4))), dominant) if len(self.metre.beats) > 1 else _Bar(dominant)
+            bars[-2] = (
+                _Bar(self.key.chord(self.rng.choice((1, 4))), dominant) if len(self.metre.beats) > 1 else _Bar(dominant)
+            )
         return bars
 
     # Melody
@@ -195,12 +206,18 @@ class _Piece:
             for i, (at, length) in enumerate(self.metre.beats):
                 chord = bar.at(i, len(self.metre.beats))
                 root = nearest((chord.root,), root, low, min(low + 13, high))
-                third, fifth = (nearest((tone,), root + up, root, high) for tone, up in zip(chord.tones[1:], (4, 7), strict=True))
+                third, fifth = (
+                    nearest((tone,), root + up, root, high) for tone, up in zip(chord.tones[1:], (4, 7), strict=True)
+                )
                 octave = root + 12 if root + 12 <= high else root
                 second = nearest((self.key.scale[chord.degree % 7],), root + 2, root, high)
-                line = {"oompah": (root, third, root, fifth), "walk": (root, second, third, root),
-                        "pulse": (root, root, octave, third), "long": (root, root, third, root),
-                        "riff": (root, third, root, octave)}[style]
+                line = {
+                    "oompah": (root, third, root, fifth),
+                    "walk": (root, second, third, root),
+                    "pulse": (root, root, octave, third),
+                    "long": (root, root, third, root),
+                    "riff": (root, third, root, octave),
+                }[style]
                 if number == self.bars - 1:
                     line = (root, third, root, root)
                 beat = number * self.metre.length + at
@@ -208,8 +225,10 @@ class _Piece:
                 busy = self.busy * {"pulse": 0.7, "riff": 0.35, "walk": 0.2}.get(style, 0.1)
                 if self.rng.random() < busy and number < self.bars - 1:
                     cut = 2 / 3 if self.metre.compound or self.grammar.swing else 0.5
-                    part += [(beat, length * cut * 0.9, pitch, self._accent(i)),
-                             (beat + length * cut, length * (1 - cut) * 0.9, pitch, 0.6)]
+                    part += [
+                        (beat, length * cut * 0.9, pitch, self._accent(i)),
+                        (beat + length * cut, length * (1 - cut) * 0.9, pitch, 0.6),
+                    ]
                 else:
                     part.append((beat, length * 0.9, pitch, self._accent(i)))
         return part
@@ -224,8 +243,10 @@ class _Piece:
             if self.instrument.sustained and self.busy > 0.2:
                 part += [(start, self.metre.length, ground, 0.5), (start, self.metre.length, ground + 12, 0.4)]
             else:
-                part += [(start + at, length * 0.9, ground + 12 * (i % 2), 0.62)
-                         for i, (at, length) in enumerate(self.metre.beats)]
+                part += [
+                    (start + at, length * 0.9, ground + 12 * (i % 2), 0.62)
+                    for i, (at, length) in enumerate(self.metre.beats)
+                ]
         melody = self._melody(min(ground + 13, high - 12), high, hold=False)
         return part + [(at, length * 0.9, pitch, loud) for at, length, pitch, loud in melody]
 
@@ -248,16 +269,23 @@ class _Piece:
             for i, (at, length) in enumerate(self.metre.beats):
                 chord = bar.at(i, len(self.metre.beats))
                 root = nearest((chord.root,), root, low, low + 14)
-                if self.instrument.family == "plucked":  # a low string's overtones hold its fifth: root and third are enough
+                if (
+                    self.instrument.family == "plucked"
+                ):  # a low string's overtones hold its fifth: root and third are enough
                     chord = Chord(chord.degree, chord.tones[:2] + chord.tones[2:] * (chord.degree != 1))
-                stack = voicing(chord, stack, max(root + 3, split - 12), max(split + 1, root + 7),
-                                3 if high - low > 30 else 2)
+                stack = voicing(
+                    chord, stack, max(root + 3, split - 12), max(split + 1, root + 7), 3 if high - low > 30 else 2
+                )
                 fifth = nearest((chord.tones[-1],), root - 2, low, low + 14)
-                part += [(start + beat, beats, pitch, loud) for beat, beats, pitch, loud in
-                         self._accompany(kind, i, at, length, root, fifth, stack)]
+                part += [
+                    (start + beat, beats, pitch, loud)
+                    for beat, beats, pitch, loud in self._accompany(kind, i, at, length, root, fifth, stack)
+                ]
         return part
 
-    def _accompany(self, kind: str, i: int, at: float, length: float, root: int, fifth: int, stack: tuple[int, ...]) -> Part:
+    def _accompany(
+        self, kind: str, i: int, at: float, length: float, root: int, fifth: int, stack: tuple[int, ...]
+    ) -> Part:
         """One beat of accompaniment; loudness against the melody's 1."""
         count, chords = len(self.metre.beats), [(at, length * 0.9, pitch, 0.68) for pitch in stack]
         if kind == "pad":
@@ -270,7 +298,14 @@ class _Piece:
                 return bass + (chords if count < 3 or self.bpm / self.metre.felt > 118 else [])
             return [(a, b * 0.7, p, 0.74) for a, b, p, _ in chords]
         if kind == "arpeggio":
-            parts = [(at, length * (0.96 if self.busy < 0.25 else 0.48), (root, *stack)[0 if i % 2 == 0 else 1 % (len(stack) + 1)], 0.8)]
+            parts = [
+                (
+                    at,
+                    length * (0.96 if self.busy < 0.25 else 0.48),
+                    (root, *stack)[0 if i % 2 == 0 else 1 % (len(stack) + 1)],
+                    0.8,
+                )
+            ]
             if i % 2:
                 parts += [(at, length * 0.9, p, 0.66) for p in stack[1:2]]
             if self.busy >= 0.25 and stack:
@@ -289,8 +324,15 @@ class _Piece:
         machine = "808" in self.instrument.name
         part = []
         for number in range(self.bars):
-            hits = drum_bar(self.grammar.drums, self.metre, self.bpm, self.rng, machine=machine,
-                            fill=number % 4 == 3 and self.rng.random() < 0.7, first=number % 8 == 0 and self.rng.random() < 0.7)
+            hits = drum_bar(
+                self.grammar.drums,
+                self.metre,
+                self.bpm,
+                self.rng,
+                machine=machine,
+                fill=number % 4 == 3 and self.rng.random() < 0.7,
+                first=number % 8 == 0 and self.rng.random() < 0.7,
+            )
             part += [(number * self.metre.length + at, 0.4, hit, loud * 1.15) for at, hit, loud in hits]
         end = self.bars * self.metre.length
         return [(at, max(min(beats, end - at), 0.1), hit, loud) for at, beats, hit, loud in part]

@@ -95,9 +95,44 @@ DRUM_HITS: dict[int, tuple[str, ...]] = {
 }
 # Hits that a kit lacks are played on another of its drums; following the table always ends at the kick or snare drum.
 DRUM_STAND_INS: dict[int, int] = {
-    35: 36, 37: 38, 39: 38, 40: 38, 41: 45, 42: 70, 43: 41, 44: 42, 45: 47, 46: 42, 47: 50, 48: 47, 49: 46, 50: 38,
-    51: 42, 52: 49, 53: 51, 54: 42, 55: 49, 56: 51, 57: 49, 59: 51, 60: 50, 61: 45, 62: 47, 63: 50, 64: 45, 65: 50,
-    66: 45, 67: 56, 68: 56, 69: 70, 70: 75, 75: 38, 76: 75, 77: 75, 80: 53, 81: 53,
+    35: 36,
+    37: 38,
+    39: 38,
+    40: 38,
+    41: 45,
+    42: 70,
+    43: 41,
+    44: 42,
+    45: 47,
+    46: 42,
+    47: 50,
+    48: 47,
+    49: 46,
+    50: 38,
+    51: 42,
+    52: 49,
+    53: 51,
+    54: 42,
+    55: 49,
+    56: 51,
+    57: 49,
+    59: 51,
+    60: 50,
+    61: 45,
+    62: 47,
+    63: 50,
+    64: 45,
+    65: 50,
+    66: 45,
+    67: 56,
+    68: 56,
+    69: 70,
+    70: 75,
+    75: 38,
+    76: 75,
+    77: 75,
+    80: 53,
+    81: 53,
 }
 
 
@@ -124,14 +159,16 @@ def instrument(name: str) -> Instrument:
 def instruments_in(text: str) -> list[Instrument]:
     """The instruments that a text names, in the order of the text; the longest name wins where names overlap."""
     plain = _plain(text)
-    names = sorted(((_plain(name), row) for row in INSTRUMENTS.values() for name in (row.name, *row.aliases)),
-                   key=lambda pair: -len(pair[0]))
+    names = sorted(
+        ((_plain(name), row) for row in INSTRUMENTS.values() for name in (row.name, *row.aliases)),
+        key=lambda pair: -len(pair[0]),
+    )
     found: dict[int, Instrument] = {}
     taken = [False] * len(plain)
     for name, row in names:
         for match in re.finditer(rf"(?<!\w){re.escape(name)}s?(?!\w)", plain):
-            if not any(taken[match.start():match.end()]):
-                taken[match.start():match.end()] = [True] * (match.end() - match.start())
+            if not any(taken[match.start() : match.end()]):
+                taken[match.start() : match.end()] = [True] * (match.end() - match.start())
                 found[match.start()] = row
     return list(dict.fromkeys(found[at] for at in sorted(found)))
 

@@ -52,6 +52,6 @@ def piano_roll(score: Score | None, frames: int, *, frame_rate: float, start: fl
     age = (frame.double() / frame_rate - times[note_of, 0]).clamp_min(0.0)
     sounding = roll[:PITCHES].view(-1)
     sounding.scatter_reduce_(0, cell, loud[note_of], "amax")
-    fresh = roll[2 * PITCHES:3 * PITCHES].view(-1)
+    fresh = roll[2 * PITCHES : 3 * PITCHES].view(-1)
     fresh.scatter_reduce_(0, cell, torch.exp(-age / AGE_SECONDS).float(), "amax")
     return roll

@@ -15,8 +15,9 @@ _NAMES = {"major": "C Db D Eb E F F# G Ab A Bb B".split(), "minor": "C C# D Eb E
 MAX_VOICES = 6
 
 
-def arrange(score: Score, instrument: Instrument, *, bpm: float, seconds: float, transpose: int,
-            rng: random.Random) -> Score | None:
+def arrange(
+    score: Score, instrument: Instrument, *, bpm: float, seconds: float, transpose: int, rng: random.Random
+) -> Score | None:
     """-> about `seconds` of the tune at `bpm` for `instrument`, in its range; None where it has nothing to play.
 
     One-voiced instruments get the highest line (basses the lowest), the others all parts, at most six notes at once.
@@ -41,8 +42,20 @@ def arrange(score: Score, instrument: Instrument, *, bpm: float, seconds: float,
     level, jitter = rng.uniform(62, 98), rng.uniform(2, 8)
     mean = sum(note.velocity for note in notes) / len(notes)
     played = [
-        replace(note, instrument=instrument.name, program=instrument.program, velocity=min(max(round(
-            level + 0.6 * (note.velocity - mean) + (5 if note.beat % 1 == 0 else -3) + rng.gauss(0, jitter)), 20), 127))
+        replace(
+            note,
+            instrument=instrument.name,
+            program=instrument.program,
+            velocity=min(
+                max(
+                    round(
+                        level + 0.6 * (note.velocity - mean) + (5 if note.beat % 1 == 0 else -3) + rng.gauss(0, jitter)
+                    ),
+                    20,
+                ),
+                127,
+            ),
+        )
         for note in notes
     ]
     key = None if instrument.drum else estimate_key(played)
@@ -57,7 +70,9 @@ def estimate_key(notes: list[Note]) -> str:
     fits = []
     for mode, profile in (("major", _MAJOR), ("minor", _MINOR)):
         for tonic in range(12):
-            fits.append((_correlation([weight[(tonic + i) % 12] for i in range(12)], profile), f"{_NAMES[mode][tonic]} {mode}"))
+            fits.append(
+                (_correlation([weight[(tonic + i) % 12] for i in range(12)], profile), f"{_NAMES[mode][tonic]} {mode}")
+            )
     return max(fits)[1]
 
 
@@ -82,8 +97,9 @@ def _excerpt(notes: list[Note], metre: str, beats: float, rng: random.Random) ->
         onsets = sorted({note.beat - start for note in kept})
         gaps = [b - a for a, b in zip([0.0, *onsets], [*onsets, min(beats, last + 4 - start)], strict=True)]
         if kept and max(gaps) <= 2 * bar:
-            return [replace(note, beat=note.beat - start, beats=min(note.beats, start + beats - note.beat))
-                    for note in kept]
+            return [
+                replace(note, beat=note.beat - start, beats=min(note.beats, start + beats - note.beat)) for note in kept
+            ]
     return []
 
 

@@ -1,8 +1,8 @@
 """Which files are the same sound: copies under another name, codec, rate or gain, or with their ends trimmed.
 
-Two steps. All fingerprints are compared in bulk (a matrix product), which costs n² * 64 multiplications and leaves a few
-neighbours a file; these are then compared as waveforms: the largest normalised cross-correlation over all lags at which
-they overlap by half, at 4 kHz and with the spectrum tilted upwards so that a common bass note is not enough.
+Two steps. All fingerprints are compared in bulk (a matrix product), which costs n² * 64 multiplications and leaves a
+few neighbours a file; these are then compared as waveforms: the largest normalised cross-correlation over all lags at
+which they overlap by half, at 4 kHz and with the spectrum tilted upwards so that a common bass note is not enough.
 
     the same recording, MP3 at 64 kbit/s against lossless        0.98 and more
     the same recording, Opus at 48 and 24 kbit/s                 0.98 and 0.96 in the median, 0.89 and 0.84 at worst
@@ -26,8 +26,10 @@ NEIGHBOURS = 6  # of a file that are compared as waveforms
 SAME = 0.92  # correlation from which on two files are the same sound
 
 
-def near_pairs(fingerprints: np.ndarray, *, near_db: float = NEAR_DB, neighbours: int = NEIGHBOURS) -> list[tuple[int, int]]:
-    """fingerprints (files, dim) -> pairs (i, j), i < j, each among the other's nearest and nearer than `near_db`."""
+def near_pairs(
+    fingerprints: np.ndarray, *, near_db: float = NEAR_DB, neighbours: int = NEIGHBOURS
+) -> list[tuple[int, int]]:
+    """fingerprints (files, dim) -> pairs (i, j), i < j, one among the other's nearest and nearer than `near_db`."""
     count, dim = fingerprints.shape
     if count < 2:
         return []

@@ -196,7 +196,7 @@ def _band_matrix(rate: int, size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _fingerprint(power: np.ndarray) -> np.ndarray:
-    """Band powers (units, BANDS) -> (2 * BANDS,): mean and deviation of each band's level in dB over the sounding units.
+    """Band powers (units, BANDS) -> (2 * BANDS,): mean and deviation of each band's level in dB, while it sounds.
 
     The same after a change of gain; nearly the same after another codec, another rate, or a trim of the ends.
     """

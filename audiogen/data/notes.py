@@ -91,7 +91,7 @@ def voices(notes: Iterable[RecordedNote], instrument: Instrument) -> dict[str, l
 
 
 def parse_pitch(text: str) -> int | None:
-    """"A2" -> 45, "c#4" -> 61 (C4 = 60), "60" -> 60; None where it is neither."""
+    """ "A2" -> 45, "c#4" -> 61 (C4 = 60), "60" -> 60; None where it is neither."""
     match = re.fullmatch(r"([A-Ga-g])([#sb♯♭]?)(-?\d)", text.strip())
     if match:
         sign = {"": 0, "b": -1, "♭": -1}.get(match[2], 1)
@@ -114,9 +114,19 @@ def _from_row(folder: Path, row: dict[str, str]) -> RecordedNote:
     pitch = float(value("midi")) if value("midi") else parse_pitch(value("pitch")) if value("pitch") else None
     measured = 69 + 12 * math.log2(float(value("f0_hz")) / 440) if value("f0_hz") else None
     return RecordedNote(
-        folder / row["file"], value("instrument", "label"), value("family"), pitch,
-        int(float(value("velocity") or 80)), value("articulation"), value("split") or "train", value("licence"),
-        value("attribution"), value("source"), value("source_group"), value("caption"), measured,
+        folder / row["file"],
+        value("instrument", "label"),
+        value("family"),
+        pitch,
+        int(float(value("velocity") or 80)),
+        value("articulation"),
+        value("split") or "train",
+        value("licence"),
+        value("attribution"),
+        value("source"),
+        value("source_group"),
+        value("caption"),
+        measured,
     )
 
 

@@ -45,7 +45,7 @@ def write_page(path: str | Path, result: ScanResult, *, clips: int = 24, embed: 
         "tiles": _tiles(result), "notices": _notices(result), "split": _split_bar(manifest),
         "charts": _charts(manifest), "styles": _styles(manifest),
         "cards": "\n".join(_card(manifest, entry, home, embed, seed) for entry in chosen),
-        "options": "".join(f"<option>{_text(style)}</option>" for style in sorted({s for e in chosen for s in e.styles})),
+        "options": "".join(f"<option>{_text(style)}</option>" for style in sorted(Manifest(tuple(chosen)).styles)),
         "shown": str(len(chosen)), "files": f"{len(manifest):,}",
         "duplicates": _duplicates(manifest, home), "rejects": _rejects(result),
     }
@@ -98,7 +98,8 @@ def _tiles(result: ScanResult) -> str:
         (f"{len(result.rejects):,}", "rejected", "#rejects" if result.rejects else ""),
     ]
     return "".join(
-        f'<a class="tile" {f"href={link}" if link else ""}><b>{value}</b><span>{name}</span></a>' for value, name, link in tiles
+        f'<a class="tile" {f"href={link}" if link else ""}><b>{value}</b><span>{name}</span></a>'
+        for value, name, link in tiles
     )
 
 
@@ -126,18 +127,22 @@ def _split_bar(manifest: Manifest) -> str:
 def _charts(manifest: Manifest) -> str:
     seconds = [entry.seconds for entry in manifest]
     loudness = [entry.loudness for entry in manifest if entry.loudness is not None]
-    rates = Counter(f"{entry.sample_rate / 1000:g} kHz {({1: 'mono', 2: 'stereo'}).get(entry.channels, f'{entry.channels} ch')}"
-                    for entry in manifest)
+    peaks = [entry.peak_db for entry in manifest]
+    rates = Counter(f"{entry.sample_rate / 1000:g} kHz {_channels(entry)}" for entry in manifest)
     edges = np.geomspace(max(min(seconds), 0.02), max(max(seconds), min(seconds) * 1.01) * 1.0001, 29)
     charts = [
         ("Duration", *_histogram(seconds, edges, _length)),
         ("Loudness, LUFS", *_histogram(loudness, _even(loudness, 1.0), "{:.0f}".format)),
-        ("Peak, dBFS", *_histogram([e.peak_db for e in manifest], _even([e.peak_db for e in manifest], 1.0), "{:.0f}".format)),
-        ("Silence, share of the file", *_histogram([e.silent * 100 for e in manifest], np.linspace(0, 100, 26), "{:.0f} %".format)),
+        ("Peak, dBFS", *_histogram(peaks, _even(peaks, 1.0), "{:.0f}".format)),
+        ("Silence", *_histogram([100 * e.silent for e in manifest], np.linspace(0, 100, 26), "{:.0f} %".format)),
     ]
     drawn = "".join(f'<figure class="chart"><figcaption>{name}<em>{note}</em></figcaption>{svg}</figure>'
                     for name, svg, note in charts)
     return drawn + f'<figure class="chart"><figcaption>Sample rate</figcaption>{_bars(rates.most_common(6))}</figure>'
+
+
+def _channels(entry: Entry) -> str:
+    return {1: "mono", 2: "stereo"}.get(entry.channels, f"{entry.channels} channels")
 
 
 def _even(values: Sequence[float], step: float) -> np.ndarray:
@@ -167,7 +172,8 @@ def _histogram(values: Sequence[float], edges: np.ndarray, label) -> tuple[str, 
 def _bars(rows: Sequence[tuple[str, float]], words=lambda value: f"{value:,.0f}") -> str:
     most = max((value for _, value in rows), default=1) or 1
     return '<div class="bars">' + "".join(
-        f'<div><span title="{_text(name)}">{_text(name)}</span><i style="--w:{value / most:.4f}"></i><b>{words(value)}</b></div>'
+        f'<div><span title="{_text(name)}">{_text(name)}</span><i style="--w:{value / most:.4f}"></i>'
+        f"<b>{words(value)}</b></div>"
         for name, value in rows
     ) + "</div>"
 
@@ -195,8 +201,9 @@ def _card(manifest: Manifest, entry: Entry, home: Path, embed: bool, seed: int) 
     else:
         sound, offset = _link(manifest.audio(entry), home), start
     chips = "".join(f"<i>{_text(style)}</i>" for style in entry.styles)
-    facts = [_length(entry.seconds), f"{entry.sample_rate / 1000:g} kHz", f"{entry.channels} ch",
-             f"{entry.loudness:.1f} LUFS" if entry.loudness is not None else "below the loudness gate", f"peak {entry.peak_db:.1f} dB"]
+    loudness = "below the loudness gate" if entry.loudness is None else f"{entry.loudness:.1f} LUFS"
+    facts = [_length(entry.seconds), f"{entry.sample_rate / 1000:g} kHz {_channels(entry)}", loudness,
+             f"peak {entry.peak_db:.1f} dB"]
     tags = "".join(
         f"<dt>{_text(name)}</dt><dd>{_text(', '.join(value) if isinstance(value, list) else value)}</dd>"
         for name, value in [*entry.tags.items(), ("source", entry.source), ("score", entry.score or "")] if value
@@ -211,7 +218,8 @@ def _card(manifest: Manifest, entry: Entry, home: Path, embed: bool, seed: int) 
         f'<audio preload="none" src="{sound}"></audio>'
         f'<h3>{_text(entry.text or Path(entry.path).stem)}</h3><p class="chips">{chips}</p>'
         f'<p class="facts">{" · ".join(facts)}</p>'
-        f'<details><summary title="{_text(entry.path)}">{_text(entry.path)}</summary><dl>{tags}</dl></details></article>'
+        f'<details><summary title="{_text(entry.path)}">{_text(entry.path)}</summary><dl>{tags}</dl></details>'
+        "</article>"
     )
 
 
@@ -267,7 +275,9 @@ def _ogg(samples: np.ndarray, rate: int) -> bytes:
     import soundfile
 
     file = io.BytesIO()
-    soundfile.write(file, samples, rate, format="OGG", subtype="VORBIS")
+    with soundfile.SoundFile(file, "w", rate, 1, format="OGG", subtype="VORBIS") as ogg:
+        for start in range(0, len(samples), 65536):  # libvorbis puts what it is given at once on its stack
+            ogg.write(samples[start : start + 65536])
     return file.getvalue()
 
 

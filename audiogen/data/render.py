@@ -31,8 +31,24 @@ LAYER_WIDTH = 25.0  # a velocity layer this far off is as bad as a recording one
 FULL_SCALE = 0.98
 KNEE = 0.7  # the limiter leaves samples below this alone
 # Mixing desk of the drums: decibels against kick and snare. Their recordings come at unrelated levels.
-DRUM_DB = {36: 1, 38: 0, 39: -3, 42: -10, 46: -9, 49: -6, 51: -9, 52: -8, 53: -9, 54: -9, 56: -8, 62: -4, 63: -4, 64: -4,
-           70: -10, 75: -6}
+DRUM_DB = {
+    36: 1,
+    38: 0,
+    39: -3,
+    42: -10,
+    46: -9,
+    49: -6,
+    51: -9,
+    52: -8,
+    53: -9,
+    54: -9,
+    56: -8,
+    62: -4,
+    63: -4,
+    64: -4,
+    70: -10,
+    75: -6,
+}
 
 
 @dataclass
@@ -53,8 +69,15 @@ class Sampler:
     >>> audio = sampler.render(Score.read("tune.mid"))            # (time,) float32, doctest: +SKIP
     """
 
-    def __init__(self, instrument: Instrument, notes: Sequence[RecordedNote], *, sample_rate: int = 22050,
-                 label: str = "", seed: int = 0) -> None:
+    def __init__(
+        self,
+        instrument: Instrument,
+        notes: Sequence[RecordedNote],
+        *,
+        sample_rate: int = 22050,
+        label: str = "",
+        seed: int = 0,
+    ) -> None:
         """`seed` chooses among the equal recordings of one drum (a drum machine's many settings of one drum)."""
         self.instrument, self.sample_rate, self.label, self.seed = instrument, sample_rate, label, seed
         self.notes = tuple(notes)
@@ -67,16 +90,25 @@ class Sampler:
         self.gain = 10 ** ((LOUDNESS - _loudness(self._mix(_reference(instrument)), sample_rate)) / 20)
 
     @classmethod
-    def from_folder(cls, notes: str | Path | Sequence[RecordedNote], name: str, *, sample_rate: int = 22050,
-                    voice: int | str = 0, seed: int = 0) -> Sampler:
+    def from_folder(
+        cls,
+        notes: str | Path | Sequence[RecordedNote],
+        name: str,
+        *,
+        sample_rate: int = 22050,
+        voice: int | str = 0,
+        seed: int = 0,
+    ) -> Sampler:
         """The `voice`-th recorded instrument (or the one of that label) that plays `name` in a folder of notes."""
         row = instrument(name)
         recorded = read_notes(notes) if isinstance(notes, (str, Path)) else list(notes)
         found = voices(recorded, row)
         if not found:
             where = f" in {notes}" if isinstance(notes, (str, Path)) else ""
-            raise UserError(f"no recorded notes of {row.name!r}{where}; known there: "
-                            + ", ".join(sorted({note.name for note in recorded})[:12]))
+            raise UserError(
+                f"no recorded notes of {row.name!r}{where}; known there: "
+                + ", ".join(sorted({note.name for note in recorded})[:12])
+            )
         label = voice if isinstance(voice, str) else list(found)[voice % len(found)]
         if label not in found:
             raise UserError(f"{row.name!r} has no voice {label!r}; its voices: {', '.join(found)}")
@@ -89,7 +121,7 @@ class Sampler:
             time = round(seconds * self.sample_rate)
             audio = np.pad(audio, (0, max(0, time - len(audio))))[:time]
             fade = min(round(0.01 * self.sample_rate), time)
-            audio[time - fade:] *= np.linspace(1.0, 0.0, fade, dtype=np.float32)
+            audio[time - fade :] *= np.linspace(1.0, 0.0, fade, dtype=np.float32)
         return audio
 
     def _mix(self, score: Score) -> np.ndarray:
@@ -103,8 +135,12 @@ class Sampler:
         return mix
 
     def _note(self, note: Note) -> np.ndarray:
-        best = min(range(len(self._samples)), key=lambda i: (
-            abs(self._samples[i].pitch - note.pitch) + abs(self._samples[i].velocity - note.velocity) / LAYER_WIDTH))
+        best = min(
+            range(len(self._samples)),
+            key=lambda i: (
+                abs(self._samples[i].pitch - note.pitch) + abs(self._samples[i].velocity - note.velocity) / LAYER_WIDTH
+            ),
+        )
         release = round(self.instrument.release * self.sample_rate)
         held = round(note.duration * self.sample_rate)
         long = math.ceil((held + release) / self.sample_rate)  # cached in whole seconds
@@ -138,7 +174,7 @@ class Sampler:
             self._cache[key] = resample(sample.audio, sample.sample_rate, self.sample_rate)
         sound = self._cache[key] * np.float32((note.velocity / 90.0) ** 1.5 * 10 ** (DRUM_DB.get(hit, -3) / 20))
         if hit == 46:  # a closed or trodden hi-hat stops the open one
-            stop = next((later.onset for later in score.notes[index + 1:] if later.pitch in (42, 44)), None)
+            stop = next((later.onset for later in score.notes[index + 1 :] if later.pitch in (42, 44)), None)
             if stop is not None and stop > note.onset:
                 held, fade = round((stop - note.onset) * self.sample_rate), round(0.03 * self.sample_rate)
                 sound = sound[: held + fade].copy()
@@ -202,11 +238,14 @@ def limit(audio: np.ndarray) -> np.ndarray:
     return np.where(size > KNEE, np.sign(audio) * bent, audio).astype(np.float32)
 
 
-def render_soundfont(score: Score, soundfont: str | Path, program: int | None = None, *,
-                     sample_rate: int = 22050) -> np.ndarray:
+def render_soundfont(
+    score: Score, soundfont: str | Path, program: int | None = None, *, sample_rate: int = 22050
+) -> np.ndarray:
     """Play a score with FluidSynth -> (time,) float32. `program`: General MIDI, for all that are not drums."""
     if shutil.which("fluidsynth") is None:
-        raise UserError("fluidsynth is not installed: install it (Debian: apt install fluidsynth), or use --notes FOLDER")
+        raise UserError(
+            "fluidsynth is not installed: install it (Debian: apt install fluidsynth), or use --notes FOLDER"
+        )
     if not Path(soundfont).is_file():
         raise UserError(f"no soundfont at {soundfont}; Debian's fluid-soundfont-gm puts one into /usr/share/sounds/sf2")
     if program is not None:
@@ -214,8 +253,24 @@ def render_soundfont(score: Score, soundfont: str | Path, program: int | None = 
     with tempfile.TemporaryDirectory() as folder:
         midi, wav = Path(folder) / "score.mid", Path(folder) / "score.wav"
         score.save(midi)
-        command = ["fluidsynth", "-n", "-i", "-q", "-g", "0.5", "-r", str(sample_rate), "-F", str(wav), "-T", "wav",
-                   "-O", "float", str(soundfont), str(midi)]
+        command = [
+            "fluidsynth",
+            "-n",
+            "-i",
+            "-q",
+            "-g",
+            "0.5",
+            "-r",
+            str(sample_rate),
+            "-F",
+            str(wav),
+            "-T",
+            "wav",
+            "-O",
+            "float",
+            str(soundfont),
+            str(midi),
+        ]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         if result.returncode or not wav.is_file():
             lines = (result.stderr or result.stdout).strip().splitlines() or ["no reason given"]
@@ -284,8 +339,10 @@ def _hits(notes: Sequence[RecordedNote], samples: Sequence[_Sample]) -> dict[int
                 found[hit] = sorted(places, key=lambda i: samples[i].level)
                 break
     if not found:
-        raise UserError("no recording is named after a drum (kick drum, snare drum, closed hi-hat, ...): "
-                        + ", ".join(sorted(set(names))[:8]))
+        raise UserError(
+            "no recording is named after a drum (kick drum, snare drum, closed hi-hat, ...): "
+            + ", ".join(sorted(set(names))[:8])
+        )
     return found
 
 
@@ -294,8 +351,11 @@ def _reference(instrument: Instrument) -> Score:
     notes = []
     if instrument.drum:
         for beat in range(16):
-            notes += [Note(0, 0, 36 if beat % 2 == 0 else 38, 96, beat, 0.5, drum=True),
-                      Note(0, 0, 42, 80, beat, 0.5, drum=True), Note(0, 0, 42, 60, beat + 0.5, 0.5, drum=True)]
+            notes += [
+                Note(0, 0, 36 if beat % 2 == 0 else 38, 96, beat, 0.5, drum=True),
+                Note(0, 0, 42, 80, beat, 0.5, drum=True),
+                Note(0, 0, 42, 60, beat + 0.5, 0.5, drum=True),
+            ]
     else:
         middle = (instrument.low + instrument.high) // 2
         for beat in range(16):
@@ -327,10 +387,14 @@ def _envelope(audio: np.ndarray, width: int) -> np.ndarray:
     return np.sqrt(np.maximum(power[high] - power[low], 0.0) / (high - low)).astype(np.float32)
 
 
-def write_clip(path: str | Path, audio: np.ndarray, sample_rate: int, *, sidecar: dict, score: Score | None = None) -> None:
+def write_clip(
+    path: str | Path, audio: np.ndarray, sample_rate: int, *, sidecar: dict, score: Score | None = None
+) -> None:
     """Write `path` (FLAC) with its sidecar .json and, where it has a score, the .mid of the notes played."""
     path = Path(path)
-    Audio(torch.from_numpy(np.ascontiguousarray(audio, dtype=np.float32))[None], sample_rate).save(path, subtype="PCM_16")
+    Audio(torch.from_numpy(np.ascontiguousarray(audio, dtype=np.float32))[None], sample_rate).save(
+        path, subtype="PCM_16"
+    )
     if score is not None:
         score.save(path.with_suffix(".mid"))
     values = {name: value for name, value in sidecar.items() if value not in (None, "", [])}

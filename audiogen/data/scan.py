@@ -127,7 +127,8 @@ def scan(
     said = [cascade(path, measured.embedded) for path, measured in good]
     first = _duplicates(good, workers if near_duplicates else 0, console)
     sources = [what.source or _source(path, root, source) for what, (path, _) in zip(said, good, strict=True)]
-    splits = _splits(sources, first, said, [measured.seconds for _, measured in good], valid, test, seed, cascade.problems)
+    seconds = [measured.seconds for _, measured in good]
+    splits = _splits(sources, first, said, seconds, valid, test, seed, cascade.problems)
     entries = tuple(
         _entry(path, measured, what, root, sources[i], splits[i], good[first[i]][0] if first[i] != i else None)
         for i, ((path, measured), what) in enumerate(zip(good, said, strict=True))
@@ -199,7 +200,8 @@ def _duplicates(good: Sequence[tuple[Path, Measured]], workers: int, console: Co
         pairs = duplicates.near_pairs(np.stack([measured.fingerprint for _, measured in good]))
         pairs = [(a, b) for a, b in pairs if groups.first(a) != groups.first(b)]
         size = 32  # neighbours share files, and each process keeps the waveforms that it used last
-        tasks = [[(str(good[a][0]), str(good[b][0])) for a, b in pairs[at : at + size]] for at in range(0, len(pairs), size)]
+        named = [(str(good[a][0]), str(good[b][0])) for a, b in pairs]
+        tasks = [named[at : at + size] for at in range(0, len(named), size)]
         with _progress(console, "comparing", [len(task) for task in tasks]) as done:
             likeness = parallel(duplicates.likenesses, tasks, workers=workers if len(pairs) > 100 else 1,
                                 crashed=[0.0] * size, done=done)
@@ -243,7 +245,8 @@ def _splits(
         for index in indices:
             splits[index] = split
     if torn:
-        problems.append(f"{torn} source(s) or groups of duplicates were given to two splits: moved to the larger part's side")
+        problems.append(f"{torn} source(s) or groups of duplicates were given to two splits: all of each is now in the "
+                        "split that had most of it")
     return splits
 
 
@@ -297,14 +300,14 @@ def summary(result: ScanResult) -> Iterable[Any]:
     manifest = result.manifest
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for name in ("split", "files", "minutes", "sources", "styles", "LUFS", "text", "score", "copies"):
-        table.add_column(name, justify="left" if name == "split" else "right")
+        table.add_column(name, justify="left" if name == "split" else "right", no_wrap=True)
     for split in ("train", "valid", "test", "all"):
         entries = [entry for entry in manifest if split in (entry.split, "all")]
         loud = [entry.loudness for entry in entries if entry.loudness is not None]
         table.add_row(
             split, str(len(entries)), f"{sum(entry.seconds for entry in entries) / 60:.1f}",
             str(len({entry.source for entry in entries})), str(len({style for e in entries for style in e.styles})),
-            f"{np.percentile(loud, 5):.0f} .. {np.percentile(loud, 95):.0f}" if loud else "",
+            f"{np.percentile(loud, 5):.0f}..{np.percentile(loud, 95):.0f}" if loud else "",
             str(sum(bool(entry.text) for entry in entries)), str(sum(entry.score is not None for entry in entries)),
             str(sum(entry.duplicate_of is not None for entry in entries)), end_section=split == "test",
         )
@@ -322,7 +325,8 @@ def summary(result: ScanResult) -> Iterable[Any]:
     if len(result.problems) > 10:
         yield f"[yellow]... and {len(result.problems) - 10} more like these[/]"
     if result.ignored:
-        yield "not audio: " + ", ".join(f"{count} {suffix or '(no suffix)'}" for suffix, count in result.ignored.most_common(8))
+        kinds = (f"{count} {suffix or 'without suffix'}" for suffix, count in result.ignored.most_common(8))
+        yield "not audio: " + ", ".join(kinds)
 
 
 def _plain(text: str) -> str:

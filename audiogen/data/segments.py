@@ -88,7 +88,7 @@ class SegmentDataset(Dataset):
         self.entries = self.manifest.entries
         if not self.entries:
             side = f"in the split {split!r}" if split else "at all"
-            raise UserError(f"the manifest ({len(manifest)} files) has none {side}: scan more files or choose another split")
+            raise UserError(f"the manifest ({len(manifest)} files) has none {side}: scan more files, or choose another")
         self.mel, self.frames, self.seed = mel, frames, seed
         self.time = frames * mel.hop_length
         self.gain_db, self.encode, self.weights, self.bad_share = gain_db, encode, weights, bad_share

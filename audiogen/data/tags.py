@@ -29,8 +29,8 @@ SPLIT_NAMES = {
     "test": "test", "testing": "test", "eval": "test",
 }
 MEASURED = ("seconds", "duration", "sample_rate", "channels")  # columns that the scan measures itself
-DULL_FOLDERS = {"audio", "audios", "clips", "data", "dataset", "files", "samples", "sounds", "wav", "wavs", "flac", "mp3",
-                "ogg", "opus", "aiff"}
+DULL_FOLDERS = {"audio", "audios", "clips", "data", "dataset", "files", "samples", "sounds",
+                "wav", "wavs", "flac", "mp3", "ogg", "opus", "aiff"}
 FIELD_LIMIT = 2000  # characters of a text that are kept
 
 
@@ -65,8 +65,9 @@ class Cascade:
     def __call__(self, path: Path, embedded: Mapping[str, str]) -> Said:
         """All that is said about the sound at `path`; `embedded` is what the file itself carries."""
         said = Said()
-        for layer in (self._json(path), self._txt(path), self._csv(path), self._embedded(embedded), self._folders(path)):
-            said = said.filled_from(layer)
+        for layer in (self._json, self._txt, self._csv):
+            said = said.filled_from(layer(path))
+        said = said.filled_from(self._embedded(embedded)).filled_from(self._folders(path))
         if said.score is None:
             beside = next((p for p in (path.with_suffix(s) for s in (".mid", ".midi", ".MID")) if p.is_file()), None)
             said.score = str(beside) if beside else None
@@ -144,10 +145,8 @@ class Cascade:
     def _folders(self, path: Path) -> Said:
         folders = path.relative_to(self.root).parent.parts
         split = next((SPLIT_NAMES[name.lower()] for name in folders if name.lower() in SPLIT_NAMES), None)
-        names = [
-            name for name in folders
-            if name.lower() not in DULL_FOLDERS and name.lower() not in SPLIT_NAMES and not re.fullmatch(r"[\W\d_]+", name)
-        ]
+        dull = DULL_FOLDERS.union(SPLIT_NAMES)
+        names = [name for name in folders if name.lower() not in dull and not re.fullmatch(r"[\W\d_]+", name)]
         return Said(styles=_unique(name.replace("_", " ").strip() for name in names[-1:]), split=split)
 
     def _fields(self, values: Mapping[str, Any], *, home: Path, name: str) -> Said:

@@ -148,7 +148,7 @@ class MelDiffusion(nn.Module):
     # ------------------------------------------------------------------ training
 
     def loss(self, batch: Batch, rng: SampleRng) -> dict[str, Tensor]:
-        """Scalars: "loss" and its parts "coarse" (negative log-likelihood), "mel_l1" (in the mel's units), "diffusion"."""
+        """"loss", and its parts "coarse" (negative log-likelihood), "mel_l1" (in the mel's units), "diffusion"."""
         x0 = (batch.mel - self.mel_mean) / self.mel_std  # (batch, n_mels, frames)
         mask = _frame_mask(batch.lengths, x0)  # (batch, 1, frames)
         condition = self._drop(batch.condition, rng.fork("drop"))

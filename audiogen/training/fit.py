@@ -370,7 +370,7 @@ class _Run:
         path.write_text(json.dumps(report, indent=1))
         raise UserError(
             f"the loss of {player.name} is {report['losses']['loss']} at step {step}; {path} describes "
-            "the batch. Lower --train.learning-rate or look at those samples; the same command goes on from the last state"
+            "the batch. Lower --train.learning-rate or look at those; the same command goes on from the last state"
         )
 
     # ------------------------------------------------------------------ --plan and --overfit
