@@ -22,7 +22,9 @@ def swelling(seconds: float, rate: int, channels: int) -> np.ndarray:
     return np.stack([sound * level * (1 - 0.3 * channel) for channel in range(channels)], axis=1)
 
 
-@pytest.mark.parametrize("seconds, rate, channels", [(7.3, 44100, 2), (5.05, 11025, 1), (0.43, 48000, 2), (3.0, 8000, 5)])
+@pytest.mark.parametrize("seconds, rate, channels", [
+    (7.3, 44100, 2), (5.05, 11025, 1), (0.43, 48000, 2), (3.0, 8000, 5),
+])
 def test_loudness_equals_pyloudnorm(tmp_path, seconds, rate, channels):
     sound = swelling(seconds, rate, channels)
     soundfile.write(tmp_path / "x.wav", sound, rate, subtype="FLOAT")
