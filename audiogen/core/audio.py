@@ -70,7 +70,8 @@ class Audio:
         ) as file:
             if self.made_by and path.suffix.lower() != ".wav":
                 file.comment = json.dumps(self.made_by, ensure_ascii=True)
-            file.write(samples)
+            for start in range(0, len(samples), 65536):  # libvorbis puts what it is given at once on its stack
+                file.write(samples[start : start + 65536])
         if self.made_by and path.suffix.lower() == ".wav":
             _append_info(encoded, json.dumps(self.made_by, ensure_ascii=True))
         with whole_file(path) as part:
