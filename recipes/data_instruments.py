@@ -6,8 +6,8 @@ What it makes, in --out:
     textures/<style>/*.flac + .json   rain, sea waves, crackling fire, helicopter, chainsaw: cut from ESC-10
     notes/<family>/*.flac + .json     the recorded notes themselves, for probes of timbre
     CREDITS.json                      one line for each source and licence
-All 22.05 kHz, mono, 16 bit. Only CC0, public-domain, Unlicense and CC-BY material goes in. Train clips use train notes and
-train tunes only; valid and test clips use that split's tunes, and its notes besides the train ones.
+All 22.05 kHz, mono, 16 bit. Only CC0, public-domain, Unlicense and CC-BY material goes in. Train clips use train notes
+and train tunes only; valid and test clips use that split's tunes, and its notes besides the train ones.
 
 Run (about 4 minutes on one core):
 
@@ -46,12 +46,47 @@ from audiogen.data.render import Sampler, limit, resample, write_clip  # noqa: E
 TEXTURES = ("rain", "sea waves", "crackling fire", "helicopter", "chainsaw")
 TEXTURE_LOUDNESS = -23.0  # LUFS
 # (form, weight): what the rule-composed half consists of
-FORMS = {"ballad": 2, "waltz": 2, "jig": 1, "march": 2, "blues": 2, "folk song": 2, "ragtime": 1, "lo-fi": 1, "techno": 1,
-         "chorale": 2, "ambient": 1, "jazz": 1, "rock": 1, "etude": 2, "minuet": 1, "lullaby": 1, "tango": 1, "pop song": 1}
-DRUM_FORMS = ("rock", "rock", "pop song", "techno", "house", "waltz", "march", "blues", "jazz", "lo-fi", "hip hop", "funk",
-              "disco", "jig", "ballad")
-MOODS = {"major": ("happy", "bright", "warm", "cheerful", "gentle", "playful", "hopeful", ""),
-         "minor": ("sad", "melancholic", "dark", "wistful", "dramatic", "mysterious", "lonely", "")}
+FORMS = {
+    "ballad": 2,
+    "waltz": 2,
+    "jig": 1,
+    "march": 2,
+    "blues": 2,
+    "folk song": 2,
+    "ragtime": 1,
+    "lo-fi": 1,
+    "techno": 1,
+    "chorale": 2,
+    "ambient": 1,
+    "jazz": 1,
+    "rock": 1,
+    "etude": 2,
+    "minuet": 1,
+    "lullaby": 1,
+    "tango": 1,
+    "pop song": 1,
+}
+DRUM_FORMS = (
+    "rock",
+    "rock",
+    "pop song",
+    "techno",
+    "house",
+    "waltz",
+    "march",
+    "blues",
+    "jazz",
+    "lo-fi",
+    "hip hop",
+    "funk",
+    "disco",
+    "jig",
+    "ballad",
+)
+MOODS = {
+    "major": ("happy", "bright", "warm", "cheerful", "gentle", "playful", "hopeful", ""),
+    "minor": ("sad", "melancholic", "dark", "wistful", "dramatic", "mysterious", "lonely", ""),
+}
 
 
 @dataclass(frozen=True)
@@ -78,7 +113,11 @@ class DataInstruments:
             if row is None:
                 raise UserError(f"no instrument is called {name!r}; known: {', '.join(INSTRUMENTS)}")
             seconds = Counter()
-            for split, wanted in (("train", 60 * self.minutes), ("valid", self.valid_seconds), ("test", self.test_seconds)):
+            for split, wanted in (
+                ("train", 60 * self.minutes),
+                ("valid", self.valid_seconds),
+                ("test", self.test_seconds),
+            ):
                 for clip_seconds in self._instrument(row, split, wanted, recorded, tunes, credits):
                     seconds[split] += clip_seconds
             print(f"{row.name}: " + ", ".join(f"{split} {value:.0f} s" for split, value in seconds.items()), flush=True)
@@ -86,13 +125,22 @@ class DataInstruments:
             self._textures(credits)
         if self.notes:
             self._notes(recorded, credits)
-        lines = [{"source": source, "licence": licence, "credit": credit, "items": items}
-                 for (source, licence, credit), items in sorted(credits.items())]
+        lines = [
+            {"source": source, "licence": licence, "credit": credit, "items": items}
+            for (source, licence, credit), items in sorted(credits.items())
+        ]
         (self.out / "CREDITS.json").write_text(json.dumps(lines, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         return 0
 
-    def _instrument(self, row: Instrument, split: str, wanted: float, recorded: list[RecordedNote], tunes: list[_Tune],
-                    credits: Counter) -> Iterator[float]:
+    def _instrument(
+        self,
+        row: Instrument,
+        split: str,
+        wanted: float,
+        recorded: list[RecordedNote],
+        tunes: list[_Tune],
+        credits: Counter,
+    ) -> Iterator[float]:
         """Write one style's clips of one split; yields their lengths."""
         usable = [note for note in recorded if note.split in ("train", split)]
         found = list(voices(usable, row).items())
@@ -122,7 +170,13 @@ class DataInstruments:
             sidecar["licence"] = "; ".join(sorted({licence for _, licence, _ in licences}))
             sidecar["attribution"] = "; ".join(sorted({credit for _, _, credit in licences}))
             slug = _slug(row.name)
-            write_clip(self.out / slug / f"{slug}_{split}_{index:03d}.flac", audio, self.sample_rate, sidecar=sidecar, score=score)
+            write_clip(
+                self.out / slug / f"{slug}_{split}_{index:03d}.flac",
+                audio,
+                self.sample_rate,
+                sidecar=sidecar,
+                score=score,
+            )
             made, index = made + seconds, index + 1
             yield seconds
 
@@ -136,11 +190,24 @@ class DataInstruments:
         prompt = Prompt(text=f"{mood} {form}", styles=((row.name, 1.0),), bpm=bpm, key=key, metre=metre)
         score = RuleComposer().compose(prompt, seconds=seconds, rng=rng).between(0.0, seconds)
         level = rng.uniform(0.72, 1.15)
-        score = replace(score, notes=tuple(
-            replace(n, velocity=min(max(round(n.velocity * level + rng.gauss(0, 3)), 15), 127)) for n in score.notes))
-        return score, {"bpm": bpm, "key": key, "metre": score.metre, "form": form, "mood": mood, "source_group": f"rules/{unique}"}
+        score = replace(
+            score,
+            notes=tuple(
+                replace(n, velocity=min(max(round(n.velocity * level + rng.gauss(0, 3)), 15), 127)) for n in score.notes
+            ),
+        )
+        return score, {
+            "bpm": bpm,
+            "key": key,
+            "metre": score.metre,
+            "form": form,
+            "mood": mood,
+            "source_group": f"rules/{unique}",
+        }
 
-    def _real(self, row: Instrument, tunes: list[_Tune], seconds: float, rng: random.Random) -> tuple[Score, dict] | None:
+    def _real(
+        self, row: Instrument, tunes: list[_Tune], seconds: float, rng: random.Random
+    ) -> tuple[Score, dict] | None:
         """A real tune, if one of a few drawn at random has something to play for the instrument."""
         for _ in range(8 if tunes else 0):
             tune = rng.choice(tunes)
@@ -148,8 +215,15 @@ class DataInstruments:
             score = arrange(tune.score, row, bpm=bpm, seconds=seconds, transpose=rng.randrange(12), rng=rng)
             if score is not None:
                 return score.between(0.0, seconds), {
-                    "bpm": bpm, "key": score.key, "metre": score.metre, "form": tune.style, "source_group": tune.group,
-                    "tune_source": tune.source, "tune_licence": tune.licence, "tune_credit": tune.credit, "title": tune.title,
+                    "bpm": bpm,
+                    "key": score.key,
+                    "metre": score.metre,
+                    "form": tune.style,
+                    "source_group": tune.group,
+                    "tune_source": tune.source,
+                    "tune_licence": tune.licence,
+                    "tune_credit": tune.credit,
+                    "title": tune.title,
                 }
         return None
 
@@ -157,7 +231,9 @@ class DataInstruments:
         with open(self.shared / "esc10" / "metadata.csv", newline="", encoding="utf-8") as stream:
             rows = [row for row in csv.DictReader(stream) if row["label"] in TEXTURES and is_open(row["licence"])]
         for row in rows:
-            read = Audio.read(self.shared / "esc10" / row["file"], seconds=float(row["active_seconds"] or row["seconds"]))
+            read = Audio.read(
+                self.shared / "esc10" / row["file"], seconds=float(row["active_seconds"] or row["seconds"])
+            )
             audio = resample(read.samples.mean(0).numpy(), read.sample_rate, self.sample_rate)
             audio = limit(_levelled(audio, self.sample_rate, TEXTURE_LOUDNESS))
             fade = round(0.01 * self.sample_rate)
@@ -166,23 +242,41 @@ class DataInstruments:
             sidecar |= {"styles": [row["label"]], "text": row["caption"], "url": row["freesound_url"]}
             credits[row["source"], row["licence"], row["attribution"]] += 1
             stem = Path(row["file"]).stem
-            write_clip(self.out / "textures" / _slug(row["label"]) / f"{stem}.flac", audio, self.sample_rate, sidecar=sidecar)
+            write_clip(
+                self.out / "textures" / _slug(row["label"]) / f"{stem}.flac", audio, self.sample_rate, sidecar=sidecar
+            )
         print(f"textures: {len(rows)} clips", flush=True)
 
     def _notes(self, recorded: list[RecordedNote], credits: Counter) -> None:
-        style_of = {note.path: row.name for row in INSTRUMENTS.values() for part in voices(recorded, row).values() for note in part}
+        style_of = {
+            note.path: row.name
+            for row in INSTRUMENTS.values()
+            for part in voices(recorded, row).values()
+            for note in part
+        }
         for note in recorded:
             read = Audio.read(note.path)
             audio = resample(read.samples.mean(0).numpy(), read.sample_rate, self.sample_rate)
             audio = limit(_levelled(audio, self.sample_rate, -20.0))
             sidecar = {
-                "styles": [style_of.get(note.path, note.name)], "text": note.caption, "split": note.split,
-                "recorded": note.name, "pitch": None if note.pitch is None else round(note.pitch, 2),
-                "velocity": note.velocity, "articulation": note.articulation, "licence": note.licence,
-                "attribution": note.attribution, "source_group": note.group,
+                "styles": [style_of.get(note.path, note.name)],
+                "text": note.caption,
+                "split": note.split,
+                "recorded": note.name,
+                "pitch": None if note.pitch is None else round(note.pitch, 2),
+                "velocity": note.velocity,
+                "articulation": note.articulation,
+                "licence": note.licence,
+                "attribution": note.attribution,
+                "source_group": note.group,
             }
             credits[note.source, note.licence, note.attribution] += 1
-            write_clip(self.out / "notes" / note.path.parent.name / f"{note.path.stem}.flac", audio, self.sample_rate, sidecar=sidecar)
+            write_clip(
+                self.out / "notes" / note.path.parent.name / f"{note.path.stem}.flac",
+                audio,
+                self.sample_rate,
+                sidecar=sidecar,
+            )
         print(f"notes: {len(recorded)}", flush=True)
 
 
@@ -202,13 +296,25 @@ class _Tune:
 def _tunes(folder: Path) -> list[_Tune]:
     """The scores that may be used, read."""
     with open(folder / "metadata.csv", newline="", encoding="utf-8") as stream:
-        rows = [row for row in csv.DictReader(stream) if is_open(row["licence"]) and not row["licence"].startswith("BSD")]
+        rows = [
+            row for row in csv.DictReader(stream) if is_open(row["licence"]) and not row["licence"].startswith("BSD")
+        ]
     found = []
     for row in rows:
         score = Score.read(folder / row["file"])
-        found.append(_Tune(
-            score, row["style"].lower(), row["split"], any(note.drum for note in score.notes), row["source_group"],
-            row["title"], row["source"], row["licence"], row["attribution"]))
+        found.append(
+            _Tune(
+                score,
+                row["style"].lower(),
+                row["split"],
+                any(note.drum for note in score.notes),
+                row["source_group"],
+                row["title"],
+                row["source"],
+                row["licence"],
+                row["attribution"],
+            )
+        )
     return found
 
 
@@ -229,18 +335,40 @@ def _levelled(audio: np.ndarray, sample_rate: int, loudness: float) -> np.ndarra
 
 def _caption(row: Instrument, voice: str, facts: dict, rng: random.Random) -> str:
     """The truth about a clip in one of many ways."""
-    name = rng.choice((row.name, row.name, voice)) if not row.drum else rng.choice((row.name, *row.aliases[:2], row.name))
+    name = (
+        rng.choice((row.name, row.name, voice)) if not row.drum else rng.choice((row.name, *row.aliases[:2], row.name))
+    )
     bpm = facts["bpm"]
-    pace = "slow" if bpm < 80 else "fast" if bpm > 138 else "lively" if bpm > 116 else rng.choice(("moderate", "walking", ""))
+    pace = (
+        "slow"
+        if bpm < 80
+        else "fast"
+        if bpm > 138
+        else "lively"
+        if bpm > 116
+        else rng.choice(("moderate", "walking", ""))
+    )
     form = rng.choice((facts["form"], facts["form"], "tune" if not row.drum else "beat", ""))
     if form in ("folk", "classical", "romantic", "baroque", "renaissance", "modern", "hymn"):
         form = form if form == "hymn" else f"{form} tune"
     key = facts.get("key") and rng.choice((f"in {facts['key']}", f"in {facts['key']}", ""))
-    words = {"name": name, "pace": rng.choice((pace, pace, "")), "mood": facts.get("mood", ""), "form": form, "key": key or "",
-             "bpm": rng.choice((f"{bpm:.0f} bpm", "", ""))}
+    words = {
+        "name": name,
+        "pace": rng.choice((pace, pace, "")),
+        "mood": facts.get("mood", ""),
+        "form": form,
+        "key": key or "",
+        "bpm": rng.choice((f"{bpm:.0f} bpm", "", "")),
+    }
     shapes = (
-        "{pace} {mood} {form} on {name} {key}, {bpm}", "{name}, {pace} {mood} {form} {key}, {bpm}", "{mood} {name} {form} {key}",
-        "solo {name} {form}, {pace} {key}", "{name} playing {form} {key}, {mood}", "{name}", "{pace} {name}", "{mood} {name}",
+        "{pace} {mood} {form} on {name} {key}, {bpm}",
+        "{name}, {pace} {mood} {form} {key}, {bpm}",
+        "{mood} {name} {form} {key}",
+        "solo {name} {form}, {pace} {key}",
+        "{name} playing {form} {key}, {mood}",
+        "{name}",
+        "{pace} {name}",
+        "{mood} {name}",
     )
     text = rng.choice(shapes).format(**words)
     text = re.sub(r"\s+", " ", text)

@@ -1,4 +1,4 @@
-"""A composer by rules: key, chords, form, melody, accompaniment and drums for one instrument, from the words of a prompt.
+"""A composer by rules: key, chords, form, melody, accompaniment, drums, for one instrument, from a prompt's words.
 
 What the prompt names (tempo, key, metre) is kept to exactly; its other words and chance decide the rest. The writing
 makes tempo and key plain to the ear, and so to a beat tracker: a note starts on every beat, notes between the beats are
@@ -29,10 +29,10 @@ Part = list[tuple[float, float, int, float]]  # (beat, beats, pitch, loudness 0.
 
 
 class RuleComposer:
-    """Writes for the prompt's first instrument; a grand piano where it names none. A prompt's own score is returned as is."""
+    """Writes for the prompt's first instrument, else a grand piano. A prompt's own score is returned as it is."""
 
     def compose(self, prompt: Prompt, *, seconds: float, rng: Any = 0) -> Score:
-        """-> a score of at least `seconds`. `rng`: SampleRng, torch.Generator or a seed; the same one, the same score."""
+        """-> a score of at least `seconds`. `rng`: SampleRng, torch.Generator or a seed: the same, the same score."""
         if prompt.score is not None:
             return prompt.score
         if not 0 < seconds <= MAX_SECONDS:
@@ -194,7 +194,7 @@ class _Piece:
 
     def _lead(self) -> Part:
         low, high = self._middle(self.instrument.low, self.instrument.high, 19)
-        # A breath before the next note: in slow tempi vibrato would otherwise say more to a beat tracker than the notes.
+        # A breath before the next note: in slow tempi vibrato would else say more to a beat tracker than they.
         held = 0.9 if self.bpm / self.metre.felt > 100 else 0.78
         return [(at, length * held, pitch, loud) for at, length, pitch, loud in self._melody(low, high, hold=False)]
 

@@ -19,7 +19,7 @@ _OPEN = re.compile(r"\s*(cc0|cc-by-\d|cc by \d|public domain|unlicense|mit\b|bsd
 
 @dataclass(frozen=True)
 class RecordedNote:
-    """One file. `pitch` is the MIDI number it is said to be, `measured` what an estimator heard; None: without a pitch."""
+    """One file. `pitch` is the MIDI number it is said to be, `measured` what an estimator heard; None: no pitch."""
 
     path: Path
     name: str  # the recorded instrument's own name: "Wurlitzer electric piano", "kick drum"

@@ -194,8 +194,8 @@ def resample(audio: np.ndarray, from_rate: float, to_rate: float) -> np.ndarray:
 def extend(audio: np.ndarray, time: int, sample_rate: int, *, sustained: bool) -> np.ndarray:
     """Hold a recorded note for `time` samples: its steady part again and again, joined where the wave fits best.
 
-    A note that dies away goes on dying at the rate of its second half. Returned as it is where it is long enough, or too
-    short or too quiet at its end to go on.
+    A note that dies away goes on dying at the rate of its second half. Returned as it is where it is long enough, or
+    too short or too quiet at its end to go on.
     """
     fade = round(0.06 * sample_rate)
     end = len(audio) - round(0.05 * sample_rate)  # the recordings end with a short fade

@@ -17,8 +17,20 @@ from audiogen.core.interfaces import Prompt
 from audiogen.core.rng import SampleRng
 from audiogen.core.score import Note, Score
 
-FORMS_ASKED = ("ballad", "waltz", "jig", "march", "blues", "folk song", "ragtime", "lo-fi", "techno", "chorale", "ambient",
-               "zorgle")
+FORMS_ASKED = (
+    "ballad",
+    "waltz",
+    "jig",
+    "march",
+    "blues",
+    "folk song",
+    "ragtime",
+    "lo-fi",
+    "techno",
+    "chorale",
+    "ambient",
+    "zorgle",
+)
 PITCHED = [row for row in INSTRUMENTS.values() if not row.drum]
 
 
@@ -95,7 +107,9 @@ def test_the_notes_are_those_of_the_key_and_the_end_is_its_tonic(mode):
         allowed = set(key.scale) | ({(key.tonic + 11) % 12} if mode == "minor" else set())
         score = compose("ballad", seed=seed, key=f"{tonic} {mode}", styles=style("grand piano"))
         assert {note.pitch % 12 for note in score.notes} <= allowed
-        last = [note for note in score.notes if note.beat + note.beats >= max(n.beat + n.beats for n in score.notes) - 1e-6]
+        last = [
+            note for note in score.notes if note.beat + note.beats >= max(n.beat + n.beats for n in score.notes) - 1e-6
+        ]
         assert min(last, key=lambda note: note.pitch).pitch % 12 in key.chord(1).tones
         weight = Counter()
         for note in score.notes:
@@ -130,11 +144,21 @@ def test_long_and_short_clips():
             compose("march", seconds=seconds)
 
 
-@pytest.mark.parametrize("text, name", [
-    ("rock drums", "drum kit"), ("808 drums", "TR-808 drums"), ("slow felt piano", "grand piano"), ("electric bass riff", "electric bass"),
-    ("a double bass walks", "double bass"), ("tenor sax solo", "saxophone"), ("bagpipes", "bagpipe"), ("nothing known", "grand piano"),
-    ("electric piano ballad", "electric piano"), ("violins", "violin section"),
-])
+@pytest.mark.parametrize(
+    "text, name",
+    [
+        ("rock drums", "drum kit"),
+        ("808 drums", "TR-808 drums"),
+        ("slow felt piano", "grand piano"),
+        ("electric bass riff", "electric bass"),
+        ("a double bass walks", "double bass"),
+        ("tenor sax solo", "saxophone"),
+        ("bagpipes", "bagpipe"),
+        ("nothing known", "grand piano"),
+        ("electric piano ballad", "electric piano"),
+        ("violins", "violin section"),
+    ],
+)
 def test_the_instrument_is_found_in_the_words(text, name):
     assert instrument_of(Prompt(text=text)).name == name
 
@@ -142,7 +166,10 @@ def test_the_instrument_is_found_in_the_words(text, name):
 def test_the_heaviest_style_wins_over_the_words():
     assert instrument_of(Prompt("a flute", (("rain", 2.0), ("cello", 1.0), ("tuba", 0.3)))).name == "cello"
     assert [row.name for row in instruments_in("cello and electric guitar, no guitar")] == [
-        "cello", "electric guitar", "acoustic guitar"]
+        "cello",
+        "electric guitar",
+        "acoustic guitar",
+    ]
 
 
 def test_six_eight_is_felt_in_dotted_quarters():

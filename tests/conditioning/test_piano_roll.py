@@ -40,8 +40,9 @@ def test_equals_the_slow_loop(start):
         for _ in range(60)
     )
     score = Score(tuple(sorted(notes)))
-    torch.testing.assert_close(piano_roll(score, 172, frame_rate=FRAME_RATE, start=start),
-                               slow_roll(score, 172, FRAME_RATE, start))
+    torch.testing.assert_close(
+        piano_roll(score, 172, frame_rate=FRAME_RATE, start=start), slow_roll(score, 172, FRAME_RATE, start)
+    )
 
 
 def test_onset_falls_on_the_nearest_frame():

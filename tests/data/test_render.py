@@ -37,7 +37,9 @@ def folder(tmp_path_factory):
         write_note(root / "grand_piano" / f"{name}.wav", parse_pitch(name), decay=2.0, level=0.4)
     noise = np.random.default_rng(0)
     for name, length in (("kick drum", 0.3), ("snare drum", 0.2), ("closed hi-hat", 0.1), ("open hi-hat", 0.8)):
-        burst = noise.standard_normal(round(length * RATE)) * np.exp(-np.arange(round(length * RATE)) / RATE / length * 4)
+        burst = noise.standard_normal(round(length * RATE)) * np.exp(
+            -np.arange(round(length * RATE)) / RATE / length * 4
+        )
         path = root / "drum_kit" / f"{name.replace(' ', '_')}_001.wav"
         path.parent.mkdir(exist_ok=True)
         soundfile.write(path, 0.2 * burst, RATE)
@@ -84,7 +86,9 @@ def test_durations_are_kept_and_long_notes_hold(folder):
 
 def test_struck_notes_die_away_at_their_own_rate(folder):
     audio = Sampler.from_folder(folder, "grand piano").render(Score((Note(0.0, 2.4, 57, 90),)))  # recorded: 1.2 s
-    level = [np.log(np.sqrt(np.mean(audio[round(t * RATE) : round((t + 0.1) * RATE)] ** 2))) for t in (0.5, 1.0, 1.5, 2.0)]
+    level = [
+        np.log(np.sqrt(np.mean(audio[round(t * RATE) : round((t + 0.1) * RATE)] ** 2))) for t in (0.5, 1.0, 1.5, 2.0)
+    ]
     slopes = -np.diff(level) / 0.5
     assert np.allclose(slopes, 2.0, atol=0.25)
 
@@ -149,7 +153,8 @@ def test_metadata_is_read(tmp_path):
     write_note(tmp_path / "a.wav", 57.3)
     (tmp_path / "metadata.csv").write_text(
         "file,instrument,family,midi,f0_hz,velocity,split,licence\n"
-        f"a.wav,alto saxophone,saxophone,57,{hertz(57.3):.2f},100,test,CC0-1.0\n")
+        f"a.wav,alto saxophone,saxophone,57,{hertz(57.3):.2f},100,test,CC0-1.0\n"
+    )
     (note,) = read_notes(tmp_path)
     assert note.pitch == 57
     assert note.measured == pytest.approx(57.3, abs=0.01)
@@ -167,11 +172,21 @@ def test_the_better_of_label_and_measurement_is_believed(tmp_path, label, heard)
     assert 1200 * math.log2(peak_hertz(audio[2000:16000]) / hertz(60)) == pytest.approx(0, abs=4)
 
 
-@pytest.mark.parametrize("licence, open_", [
-    ("CC0-1.0", True), ("CC-BY-4.0", True), ("CC-BY-3.0", True), ("Public Domain (as catalogued)", True),
-    ("Unlicense (public domain)", True), ("CC-BY-SA-4.0", False), ("CC-BY-NC-3.0", False), ("", False),
-    ("Iowa MIS: free for any use, no restriction", False), ("GPL-3.0", False),
-])
+@pytest.mark.parametrize(
+    "licence, open_",
+    [
+        ("CC0-1.0", True),
+        ("CC-BY-4.0", True),
+        ("CC-BY-3.0", True),
+        ("Public Domain (as catalogued)", True),
+        ("Unlicense (public domain)", True),
+        ("CC-BY-SA-4.0", False),
+        ("CC-BY-NC-3.0", False),
+        ("", False),
+        ("Iowa MIS: free for any use, no restriction", False),
+        ("GPL-3.0", False),
+    ],
+)
 def test_open_licences(licence, open_):
     assert is_open(licence) is open_
 
@@ -200,8 +215,13 @@ def test_fluidsynth_failures_are_told(tmp_path, monkeypatch):
 
 def test_a_clip_is_written_with_its_score_and_sidecar(tmp_path):
     score = Score((Note(0.0, 0.5, 60, 90, 0.0, 1.0, "cello", 42),), bpm=120.0)
-    write_clip(tmp_path / "x" / "a.flac", np.zeros(RATE, dtype=np.float32), RATE,
-               sidecar={"styles": ["cello"], "text": "a cello", "key": None}, score=score)
+    write_clip(
+        tmp_path / "x" / "a.flac",
+        np.zeros(RATE, dtype=np.float32),
+        RATE,
+        sidecar={"styles": ["cello"], "text": "a cello", "key": None},
+        score=score,
+    )
     assert soundfile.info(tmp_path / "x" / "a.flac").frames == RATE
     assert json.loads((tmp_path / "x" / "a.json").read_text()) == {"styles": ["cello"], "text": "a cello"}
     assert Score.read(tmp_path / "x" / "a.mid").notes[0].pitch == 60
