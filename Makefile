@@ -22,15 +22,15 @@ help:
 
 setup: $(STAMP)
 
-# The stamp is written last, so an interrupted set-up starts over where pip left it. torch goes first: whatever comes
-# after it is then satisfied by the one that is there, be it a CPU or a CUDA build.
+# torch goes first: whatever comes after it is then satisfied by the one that is there, be it a CPU or a CUDA build.
+# The mark .installing outlives an interruption, after which pip would take half a package for a whole one: start anew.
 $(STAMP): constraints.txt pyproject.toml
 	@python="$(PYTHON)"; \
 	for name in $$python $$( [ -n "$$python" ] || echo python3 python python3.13 python3.12 python3.11 python3.10 ); do \
 	    if "$$name" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then found=$$name; break; fi; \
 	done; \
 	if [ -z "$${found:-}" ]; then \
-	    echo "audiogen needs Python 3.10 or newer; $${python:-python3} is $$("$${python:-python3}" --version 2>&1 | head -n 1 || true)." \
+	    echo "audiogen needs Python 3.10 or newer; $${python:-python3} is $$("$${python:-python3}" --version 2>/dev/null || echo not there)." \
 	         "Install one, or name it: make setup PYTHON=/path/to/python3" >&2; exit 2; \
 	fi; \
 	if ! "$$found" -c 'import venv, ensurepip' 2>/dev/null; then \
@@ -41,10 +41,14 @@ $(STAMP): constraints.txt pyproject.toml
 	if [ -n "$$python" ] && [ -x $(BIN)/python ] && [ "$$("$$found" -c "$$version")" != "$$($(BIN)/python -c "$$version")" ]; then \
 	    echo "$(VENV) holds another Python than $$python: run make distclean first" >&2; exit 2; \
 	fi; \
-	if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then "$$found" -m venv --clear $(VENV); fi
+	if [ -e $(VENV)/.installing ] || ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
+	    "$$found" -m venv --clear $(VENV); \
+	fi
+	@touch $(VENV)/.installing
 	@echo "Installing torch and the rest into $(VENV) (once; some minutes) ..."
 	@$(PIP_INSTALL) torch setuptools
 	@$(PIP_INSTALL) --no-build-isolation --editable '.[dev]'
+	@rm $(VENV)/.installing
 	@touch $@
 
 demo: $(STAMP)
