@@ -119,6 +119,8 @@ def _split_bar(manifest: Manifest) -> str:
     for split in ("train", "valid", "test"):
         side = manifest.select(split=split)
         share = side.seconds / max(manifest.seconds, 1e-9)
+        if not side:
+            continue
         parts.append(f'<div class="{split}" style="flex:{max(share, 0.001):.4f}" title="{len(side):,} files, '
                      f'{_length(side.seconds)}"><span>{split} {share:.0%}</span></div>')
     return "".join(parts)
