@@ -40,7 +40,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from audiogen.conditioning.instruments import INSTRUMENTS  # noqa: E402  (runs from a checkout too)
 from audiogen.core.audio import Audio  # noqa: E402
 from audiogen.core.errors import UserError  # noqa: E402
-from audiogen.core.files import whole_file  # noqa: E402
+from audiogen.core.files import whole_file, whole_folder  # noqa: E402
 from audiogen.core.interfaces import Prompt  # noqa: E402
 from audiogen.core.score import Score  # noqa: E402
 from audiogen.signal.notes import note_f1, transcribe_notes  # noqa: E402
@@ -125,6 +125,10 @@ class Prompts:
 
         engine = Engine.from_pretrained(self.checkpoint)
         griffin_lim = GriffinLim(GriffinLimConfig(mel=engine.mel))
+        with whole_folder(self.clips) as folder:  # all or none: a broken-off run is not taken for a whole one
+            self._fill(folder, real, engine, griffin_lim)
+
+    def _fill(self, folder: Path, real: Sequence[Clip], engine: Any, griffin_lim: torch.nn.Module) -> None:
         for style in self.styles or engine.styles:
             instrument = INSTRUMENTS.get(style)
             scores = [clip.path.with_suffix(".mid") for clip in real if clip.style == style and clip.split != "train"
@@ -140,16 +144,16 @@ class Prompts:
                         asked["key"] = pick.choice(KEYS)
                         text = f"{style} in {asked['key']}, {asked['bpm']} bpm"
                 prompt = Prompt(text=text, seconds=self.seconds)
-                path = self.clips / f"{slug(style)}__{k:03d}.wav"
+                path = folder / f"{slug(style)}__{k:03d}.wav"
                 engine.generate(prompt, seed=self.seed + k).save(path)
                 path.with_suffix(".json").write_text(json.dumps(asked | {"text": text}) + "\n", encoding="utf-8")
                 voices = griffin_lim(engine.generate_mel(prompt, seed=self.seed + k))  # the same mel once more
                 samples = voices.sum(0)[:, : round(self.seconds * engine.mel.sample_rate)]
                 samples = samples * min(1.0, 0.99 / samples.abs().max().item())
-                Audio(samples, engine.mel.sample_rate).save(self.clips / "griffin_lim" / path.name)
+                Audio(samples, engine.mel.sample_rate).save(folder / "griffin_lim" / path.name)
             for k, file in enumerate(scores[: max(1, self.per_style // 4)]):
                 score = Score.read(file).between(0.0, self.seconds)
-                path = self.clips / f"{slug(style)}__s{k:03d}.wav"
+                path = folder / f"{slug(style)}__s{k:03d}.wav"
                 engine.generate(Prompt(text=style, score=score, seconds=self.seconds), seed=self.seed + k).save(path)
                 score.save(path.with_suffix(".mid"))
                 asked = {"style": style, "real": str(file.with_suffix(".flac").resolve())}

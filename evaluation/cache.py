@@ -16,7 +16,7 @@ class EmbeddingCache:
     """key -> float32 features (windows, dim). Exact, so that a cached and a fresh run give the same numbers.
 
     The key must name all that the features depend on. A cache that cannot be opened or written is left out with a
-    warning; it never stops a run. `path` None: no cache.
+    warning; it never stops a run. `path` ":memory:": for this run only; None: no cache.
     """
 
     def __init__(self, path: str | Path | None) -> None:
@@ -24,7 +24,8 @@ class EmbeddingCache:
         if path is None:
             return
         try:
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            if path != ":memory:":
+                Path(path).parent.mkdir(parents=True, exist_ok=True)
             self.base = sqlite3.connect(path, timeout=30.0)
             self.base.execute("CREATE TABLE IF NOT EXISTS embeddings (key TEXT PRIMARY KEY, dim INTEGER, data BLOB)")
             self.base.commit()

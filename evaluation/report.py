@@ -21,7 +21,7 @@ from evaluation.adherence import measure_health
 from evaluation.cache import EmbeddingCache, default_cache
 from evaluation.clips import PREPROCESSING, ClipSet, check_clips, embed_clips
 from evaluation.embedders.base import Embedder, load_embedder
-from evaluation.frechet import Estimate, GroupedMoments, estimate_frechet
+from evaluation.frechet import Estimate, GroupedMoments, estimate_frechet, frechet_of_moments
 
 SCHEMA = 1
 METHOD = "nuclear norm of covariance factors, float64; delete-a-group jackknife over clips"
@@ -71,7 +71,8 @@ def evaluate(
     clips.
 
     short: what becomes of clips of less than one window, "reject" or "pad" (with silence). cache: a file, "default", or
-    None. Raises `UserError` where weights are missing or more than `max_rejects` of the files cannot be scored.
+    None (kept in memory, for this run only). Raises `UserError` where weights are missing or more than `max_rejects` of
+    the files cannot be scored.
     """
     if short not in ("reject", "pad"):
         raise UserError(f"short={short!r} must be 'reject' or 'pad'")
@@ -83,7 +84,7 @@ def evaluate(
         "reference": check_clips(reference, shortest=shortest, max_rejects=max_rejects),
         "generated": check_clips(generated, shortest=shortest, max_rejects=max_rejects),
     }
-    store = EmbeddingCache(default_cache() if cache == "default" else cache)
+    store = EmbeddingCache(default_cache() if cache == "default" else cache or ":memory:")
     warnings = _overlap(sets)
     metrics = []
     try:
@@ -114,12 +115,13 @@ def _score(sets: dict[str, ClipSet], model: Embedder, store: EmbeddingCache, anc
         return grouped
 
     reference, generated = moments(sets["reference"]), moments(sets["generated"])
+    digests = sorted(set(sets["reference"].clips.values()))
+    half_a, half_b = (moments(sets["reference"], only=set(digests[side::2])) for side in (0, 1))  # of equal N
     for name, grouped in (("reference", reference), ("generated", generated)):
         frames = grouped.total().n
         if frames < 4 * model.dim:
             warnings.append(f"{model.name}: {frames} windows of {name} audio for {model.dim} dimensions: the distance "
                             f"is biased upwards, compare it only with sets of the same size and with the floor")
-    half_a, half_b = reference.half(0), reference.half(1)
     floor = None
     if min(half_a.total().n, half_b.total().n) > 0:
         floor = _row(estimate_frechet(half_a, half_b))
@@ -127,7 +129,8 @@ def _score(sets: dict[str, ClipSet], model: Embedder, store: EmbeddingCache, anc
     chosen = set(sorted(sets["reference"].clips.values())[:anchor_clips])
     for name, change in ANCHORS.items() if chosen else ():
         changed = moments(sets["reference"], change=change, change_name=name, only=chosen)
-        rows[name] = _row(estimate_frechet(reference, changed))
+        value = frechet_of_moments(reference.total(), changed.total())  # no interval: a rung of the ladder needs none
+        rows[name] = _row(Estimate(value, None, None, None, sum(reference.clips), sum(changed.clips)))
     return {
         "metric": "frechet", "method": METHOD,
         "embedder": model.name, "embedder_version": model.version, "weights_sha256": model.weights_sha256,
