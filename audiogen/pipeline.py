@@ -68,7 +68,7 @@ class Engine:
         `vocoder`: another vocoder checkpoint. A bare generator is heard through the default one, if the formats agree.
         """
         folder = _find(folder_or_hub_id)
-        bare = (folder / "config.json").is_file()
+        bare = not (folder / "generator").is_dir()
         generator = load_checkpoint(folder if bare else folder / "generator", room="generator", device=device)
         voice = Path(vocoder) if vocoder else (DEFAULT if bare else folder) / "vocoder"
         words_file = folder / "words.safetensors"
