@@ -40,6 +40,8 @@ class Data:
     """Decode everything once into memory (159 MB an hour)."""
     styles: tuple[str, ...] = ()
     """Only these; all that the manifest has where empty."""
+    leave_out: tuple[str, ...] = ()
+    """Files whose path begins so are not trained on, e.g. notes/."""
     descriptions: Path | None = None
     """JSON: style -> words that describe it, so that prompts find it under other names."""
 
@@ -76,6 +78,9 @@ class Recipe:
         if self.train.threads:
             torch.set_num_threads(self.train.threads)
         manifest = read_manifest(self.data.manifest)
+        manifest = replace(
+            manifest, entries=tuple(e for e in manifest.entries if not e.path.startswith(self.data.leave_out))
+        )
         styles = self.data.styles or tuple(sorted(manifest.styles))
         if not styles:
             raise UserError(
