@@ -166,6 +166,8 @@ class _Run:
         self.recipe, self.labels, self.card, self.overfit_below = recipe, labels, card, overfit_below
         quiet = config.plan
         precision = {"fp32": "no", None: None}.get(config.precision, config.precision)
+        if precision == "fp16" and not torch.cuda.is_available():
+            raise UserError("precision fp16 needs a GPU; on a CPU choose bf16 or fp32")
         AcceleratorState._reset_state()  # a second run in one process may have another precision
         self.accelerator = Accelerator(
             mixed_precision=precision,
@@ -228,7 +230,7 @@ class _Run:
             meter.add(step, losses, waited, micros)
             done = step + 1
             out_of_time = config.minutes is not None and time.monotonic() - began > 60 * config.minutes
-            last = done == config.steps or bool(self.stop_signal) or out_of_time
+            last = done == config.steps or self._agreed(bool(self.stop_signal) or out_of_time)
             if accelerator.is_main_process:
                 if done % config.save_every == 0 or last:
                     self._save(done, meter)
@@ -351,6 +353,12 @@ class _Run:
         model = self.ema.module.eval()
         with torch.no_grad():
             self.task.demo(model, folder, step)
+
+    def _agreed(self, stop: bool) -> bool:
+        """True on every process where it is true on one: a signal may reach one alone, and clocks differ."""
+        if self.accelerator.num_processes == 1:
+            return stop
+        return bool(self.accelerator.reduce(torch.tensor(float(stop), device=self.accelerator.device)) > 0)
 
     def _on_signal(self, number: int, frame: Any) -> None:
         if self.stop_signal:  # asked twice: stop at once; the last complete state stands

@@ -52,7 +52,7 @@ def load_state_folder(
     tensors = load_file(folder / "state.safetensors")
     for name, module in modules.items():
         prefix = f"module/{name}/"
-        own = {key[len(prefix):]: value for key, value in tensors.items() if key.startswith(prefix)}
+        own = {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
         load_state(module, own, what=f"{folder} ({name})")
     for name, optimizer in optimizers.items():
         if name not in values["param_groups"]:
@@ -61,7 +61,7 @@ def load_state_folder(
         state: dict[int, dict] = {}
         for key, value in tensors.items():
             if key.startswith(prefix):
-                index, field = key[len(prefix):].split("/")
+                index, field = key[len(prefix) :].split("/")
                 state.setdefault(int(index), {})[field] = value
         optimizer.load_state_dict({"state": state, "param_groups": values["param_groups"][name]})
     return values["step"], values["extra"]
