@@ -63,13 +63,17 @@ class GriffinLim(nn.Module):
 def griffin_lim(
     magnitude: Tensor, phase: Tensor, short_time: ShortTime, *, iterations: int, momentum: float = 0.99
 ) -> Tensor:
-    """magnitude (batch, frames, bins), phase: complex numbers of modulus 1 -> a nearly consistent complex spectrum."""
+    """magnitude (batch, frames, bins), phase: complex numbers of modulus 1 -> a nearly consistent complex spectrum.
+
+    A gradient reaches `magnitude` as if the phases that were found were given.
+    """
     before = torch.zeros_like(phase)
-    for _ in range(iterations):
-        consistent = short_time.transform(short_time.overlap(magnitude * phase))
-        ahead = consistent - before * (momentum / (1 + momentum))
-        phase = ahead / (ahead.abs() + 1e-16)
-        before = consistent
+    with torch.no_grad():
+        for _ in range(iterations):
+            consistent = short_time.transform(short_time.overlap(magnitude * phase))
+            ahead = consistent - before * (momentum / (1 + momentum))
+            phase = ahead / (ahead.abs() + 1e-16)
+            before = consistent
     return magnitude * phase
 
 

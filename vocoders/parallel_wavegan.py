@@ -42,8 +42,8 @@ class ParallelWaveGANConfig:
     context: int = 2  # frames that the first convolution sees on either side
     upsample_scales: tuple[int, ...] = ()  # published: 4, 4, 4, 4, smoothed after each; empty: frames are held
     excitation: str = "griffin_lim"  # "noise": white, as published; "shaped_noise": with the mel's spectrum
-    iterations: int = 6  # of Griffin-Lim in the excitation
-    refine: int = 8  # corrections of the mel at the end
+    iterations: int = 16  # of Griffin-Lim in the excitation
+    refine: int = 16  # corrections of the mel at the end
 
     def __post_init__(self) -> None:
         if self.excitation not in ("noise", "shaped_noise", "griffin_lim"):
@@ -148,8 +148,8 @@ class ParallelWaveGAN(nn.Module):
         if config.excitation == "noise":
             return self._synthesis(self._stack(noise, frames)), None
         log_magnitude = self._correct(mel, frames)
-        excitation, envelope = self._excite(log_magnitude.detach(), rng)          # (batch, bands, steps), both
-        whitened = (excitation / envelope).clamp(-10.0, 10.0)
+        excitation, envelope = self._excite(log_magnitude, rng)          # (batch, bands, steps), both
+        whitened = (excitation.detach() / envelope).clamp(-10.0, 10.0)
         gain, addition = self._stack(torch.cat([whitened, noise], 1), frames).float().chunk(2, 1)
         return self._synthesis(excitation * (1 + gain) + envelope * addition), log_magnitude
 
@@ -183,7 +183,6 @@ class ParallelWaveGAN(nn.Module):
             base = torch.maximum(base, 0.1 * around).clamp(min=1e-6).log()
         return base + correction.clamp(-6.0, 6.0)
 
-    @torch.no_grad()
     def _excite(self, log_magnitude: Tensor, rng: SampleRng) -> tuple[Tensor, Tensor]:
         """-> excitation and its envelope, both (batch, bands, steps)."""
         config = self.config
@@ -197,13 +196,13 @@ class ParallelWaveGAN(nn.Module):
                 spectrum = magnitude * spectrum / self.short_time.window.square().sum().sqrt()
             else:
                 start = 2 * math.pi * rng.rand(bins, device=magnitude.device)
-                phase = peak_phase(magnitude, start, hop_length)
+                phase = peak_phase(magnitude.detach(), start, hop_length)
                 spectrum = griffin_lim(magnitude, phase, self.short_time, iterations=config.iterations)
             excitation = self.pqmf.analysis(self.short_time.audio(spectrum)[:, None])
             power = (magnitude.square() @ self.in_band).transpose(1, 2)           # (batch, bands, frames)
             power = power / (self.short_time.window.square().sum() * config.bands) + 1e-12
             steps = excitation.shape[2]
-            envelope = F.interpolate(power.log(), size=steps, mode="linear").mul(0.5).exp()
+            envelope = F.interpolate(power.detach().log(), size=steps, mode="linear").mul(0.5).exp()
             return excitation, envelope
 
     def _stack(self, x: Tensor, frames: Tensor) -> Tensor:
