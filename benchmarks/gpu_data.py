@@ -309,8 +309,9 @@ class PackedMels(Dataset):
         real = steps[None] < lengths[:, None]  # (batch, frames)
         rows = torch.where(real, first[:, None] + steps[None], first[:, None])
         mel = self.levels[rows].float().mul_(self.step).add_(self.lowest)  # (batch, frames, n_mels)
-        mel = torch.where(real[..., None], mel, self.lowest)
-        roll = self.rolls[rows].float() * real[..., None]
+        roll = self.rolls[rows].float()  # (batch, frames, ROLL_DIM)
+        if not real.all():
+            mel, roll = torch.where(real[..., None], mel, self.lowest), roll * real[..., None]
         # The loop reads the length of the sound off `audio` and nothing else, since there is a mel: bytes will do.
         audio = torch.zeros(len(places), 1, self.frames * self.mel.hop_length, dtype=torch.uint8)
         vector = self.vectors[[file for file, _ in places]] if self.vectors is not None else None
