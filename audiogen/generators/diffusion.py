@@ -68,7 +68,7 @@ class MelDiffusionConfig:
     gated: GatedConfig = GatedConfig()
     unet: UNetConfig = UNetConfig()
     dit: DiTConfig = DiTConfig()
-    coarse: GatedConfig | None = GatedConfig(width=256, depth=8)
+    coarse: GatedConfig | None = GatedConfig(width=256, depth=8, means=())
     vector_dim: int = 64
     aligned_dim: int = ROLL_DIM
     drop_vector: float = 0.1

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from audiogen.nn.noise_and_style import InputGain, NoiseAndStyle
@@ -21,6 +22,9 @@ class GatedConfig:
     kernel_size: int = 3
     dilations: tuple[int, ...] = (1, 2, 4, 8)  # cycled through; 12 layers see 91 frames
     modulation: int = 128  # size of the style-and-noise embedding
+    # The input is also seen as its means over so many frames. What is left to a diffusion model by a coarse one moves
+    # slowly in time, the noise on it does not: averaging is most of denoising, and here need not be learned.
+    means: tuple[int, ...] = (3, 7, 15, 31)
 
 
 class GatedNetwork(nn.Module):
@@ -31,7 +35,8 @@ class GatedNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.config, self.aligned_dim = config, aligned_dim
-        self.before = nn.Conv1d(channels_in + aligned_dim, config.width, 1)
+        views = 1 + len(config.means)
+        self.before = nn.Conv1d(channels_in * views + aligned_dim, config.width, 1)
         self.modulation = NoiseAndStyle(config.modulation, vector_dim)
         self.layers = nn.ModuleList(
             GatedLayer(config.width, config.kernel_size, config.dilations[i % len(config.dilations)], config.modulation)
@@ -39,7 +44,7 @@ class GatedNetwork(nn.Module):
         )
         self.after = nn.Sequential(nn.Conv1d(config.width, config.width, 1), nn.SiLU())
         self.out = nn.Conv1d(config.width, channels_out, 1)
-        self.gain = InputGain(config.modulation, channels_in) if channels_in == channels_out else None
+        self.gain = InputGain(config.modulation, channels_in * views) if channels_in == channels_out else None
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
@@ -49,12 +54,15 @@ class GatedNetwork(nn.Module):
         """`noise_level` (batch,) about -1..1; `vector` (batch, vector_dim); `aligned` (batch, aligned_dim, frames)."""
         if aligned is None:
             aligned = x.new_zeros(x.shape[0], self.aligned_dim, x.shape[-1])
-        h = self.before(torch.cat((x, aligned), dim=1))  # (batch, width, frames)
+        views = torch.cat((x, *(moving_mean(x, frames) for frames in self.config.means)), dim=1)
+        h = self.before(torch.cat((views, aligned), dim=1))  # (batch, width, frames)
         modulation = self.modulation(noise_level, vector, like=h)  # (batch, modulation)
         for layer in self.layers:
             h = layer(h, modulation)
         out = self.out(self.after(channel_norm(h)))
-        return out if self.gain is None else out + self.gain(x, modulation)
+        if self.gain is None:
+            return out
+        return out + sum(self.gain(views, modulation).chunk(1 + len(self.config.means), dim=1))
 
 
 class GatedLayer(nn.Module):
@@ -71,6 +79,11 @@ class GatedLayer(nn.Module):
         scale, shift = self.modulate(modulation).unsqueeze(-1).chunk(2, dim=1)  # (batch, width, 1) each
         filtered, gate = self.convolve(channel_norm(x) * (1 + scale) + shift).chunk(2, dim=1)
         return x + self.project(torch.tanh(filtered) * torch.sigmoid(gate))
+
+
+def moving_mean(x: Tensor, frames: int) -> Tensor:
+    """Mean over an odd number of frames around each, (batch, channels, time); at the ends over those that are there."""
+    return F.avg_pool1d(x, frames, stride=1, padding=frames // 2, count_include_pad=False)
 
 
 def channel_norm(x: Tensor) -> Tensor:

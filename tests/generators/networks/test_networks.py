@@ -109,7 +109,7 @@ def test_all_parameters_are_trained_and_conditions_soon_matter(name):
 LOCAL = {  # (config, frames that one output frame can see to either side)
     "unet": (UNetConfig(width=8, multipliers=(1, 2), blocks=1, kernel_size=3, heads=2, reach=3, modulation=8), 24),
     "dit": (DiTConfig(width=16, depth=2, heads=2, patch=2, expansion=1, reach=3, modulation=8), 14),
-    "gated": (GatedConfig(width=8, depth=2, dilations=(1, 2), modulation=8), 3),
+    "gated": (GatedConfig(width=8, depth=2, dilations=(1, 2), modulation=8, means=(3, 7)), 6),
 }
 
 
