@@ -72,6 +72,11 @@ class Recipe:
         from vocoders.gan import VocoderTask
         from vocoders.parallel_wavegan import ParallelWaveGAN
 
+        if self.data.frames * self.model.mel.hop_length <= 1024:
+            raise UserError(
+                f"data.frames={self.data.frames} makes segments of {self.data.frames * self.model.mel.hop_length} samples; "
+                f"the spectral loss needs more than 1024"
+            )
         torch.manual_seed(self.train.seed)
         sources = {
             path: SegmentDataset(
@@ -91,9 +96,10 @@ class Recipe:
         task = VocoderTask(model, self.losses, clips=self._clips())
         minutes = sum(source.manifest.seconds for source in sources.values()) / 60
         labels = {"recipe": "vocoder_22k", "minutes": round(minutes, 1)}
+        watched = "generator/magnitude" if len(task.players()) > 1 else "magnitude"
         summary = fit(
             task, Overlaid(parts, self.data, seed=self.train.seed), self.train, collate=collate, recipe=self,
-            labels=labels, overfit_below=(("generator/" if len(task.players()) > 1 else "") + "magnitude", OVERFIT_BELOW),
+            labels=labels, overfit_below=(watched, OVERFIT_BELOW),
         )
         return 130 if summary.interrupted == "SIGINT" else 0
 

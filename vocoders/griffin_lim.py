@@ -144,10 +144,18 @@ class ShortTime(nn.Module):
         return self.overlap(spectrum)[:, self.left : self.left + spectrum.shape[1] * self.hop_length]
 
     def _add(self, pieces: Tensor) -> Tensor:
-        frames = pieces.shape[1]
-        length = (frames - 1) * self.hop_length + self.n_fft
-        folded = F.fold(pieces.transpose(1, 2), (1, length), (1, self.n_fft), stride=(1, self.hop_length))
-        return folded[:, 0, 0]
+        """pieces (batch, frames, n_fft) -> (batch, (frames - 1) * hop_length + n_fft), each where its frame lies.
+
+        A piece is cut into hops, and the j-th hops of all pieces are added at once: 4 additions for n_fft = 4 hops,
+        many times faster than `F.fold`.
+        """
+        batch, frames, n_fft = pieces.shape
+        hops = -(-n_fft // self.hop_length)
+        pieces = F.pad(pieces, (0, hops * self.hop_length - n_fft)).unflatten(2, (hops, self.hop_length))
+        added = pieces.new_zeros(batch, frames + hops - 1, self.hop_length)
+        for hop in range(hops):
+            added[:, hop : hop + frames] += pieces[:, :, hop]
+        return added.flatten(1)[:, : (frames - 1) * self.hop_length + n_fft]
 
 
 class MelInverse(nn.Module):

@@ -38,7 +38,7 @@ class ParallelWaveGANConfig:
     layers: int = 10
     stacks: int = 2  # dilations 1, 2, 4, ... start again so many times
     frame_channels: int = 384  # of the network at frame rate; 0: none, the mel itself conditions
-    frame_layers: int = 4
+    frame_layers: int = 6
     context: int = 2  # frames that the first convolution sees on either side
     upsample_scales: tuple[int, ...] = ()  # published: 4, 4, 4, 4, smoothed after each; empty: frames are held
     excitation: str = "griffin_lim"  # "noise": white, as published; "shaped_noise": with the mel's spectrum
