@@ -72,11 +72,9 @@ class Recipe:
         from vocoders.gan import VocoderTask
         from vocoders.parallel_wavegan import ParallelWaveGAN
 
-        if self.data.frames * self.model.mel.hop_length <= 1024:
-            raise UserError(
-                f"data.frames={self.data.frames} makes segments of {self.data.frames * self.model.mel.hop_length} samples; "
-                f"the spectral loss needs more than 1024"
-            )
+        time = self.data.frames * self.model.mel.hop_length
+        if time <= 1024:
+            raise UserError(f"data.frames={self.data.frames} is {time} samples: the spectral loss needs over 1024")
         torch.manual_seed(self.train.seed)
         sources = {
             path: SegmentDataset(
