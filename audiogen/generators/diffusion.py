@@ -45,6 +45,8 @@ class Sampling:
     steps: int = 8
     guidance: float = 1.5
     """Classifier-free guidance (Ho & Salimans 2022): 1 is none, larger obeys the style more and varies less."""
+    coarse_guidance: float = 0.0
+    """How far the coarse mean is pushed away from that of no style (or of the unwanted one)."""
     interval: tuple[float, float] | None = None
     """Guide only at noise levels in [low, high] (Kynkäänniemi et al. 2024); None is everywhere."""
     temperature: float = 1.0
@@ -55,6 +57,8 @@ class Sampling:
             raise UserError(f"steps={self.steps}: choose 1 to 1000 (8 to 32 is usual)")
         if not (math.isfinite(self.guidance) and 0 <= self.guidance <= 50):
             raise UserError(f"guidance={self.guidance}: choose 0 to 50 (1 is none, 1.5 to 4 is usual)")
+        if not 0 <= self.coarse_guidance <= 5:
+            raise UserError(f"coarse_guidance={self.coarse_guidance}: choose 0 to 5")
         if not 0 <= self.temperature <= 2:
             raise UserError(f"temperature={self.temperature}: choose 0 to 2")
         find_sampler(self.sampler)
@@ -196,12 +200,13 @@ class MelDiffusion(nn.Module):
         condition = self._complete(condition, len(rng), frames)
         like = self.mel_mean.new_zeros(len(rng), self.config.mel.n_mels, frames)
         coarse = self._coarse(condition, like)
-        if coarse is not None and negative is not None and sampling.guidance > 1:
-            # What the unwanted style would add is taken away from the mean too: the residual alone cannot undo it.
-            unwanted = self._coarse(condition._replace(vector=negative), like)
-            push = 0.25 * (sampling.guidance - 1)
-            coarse = coarse._replace(mean=coarse.mean + push * (coarse.mean - unwanted.mean).clamp(-1, 1))
-        without = condition._replace(vector=negative if negative is not None else torch.zeros_like(condition.vector))
+        unwanted = negative if negative is not None else torch.zeros_like(condition.vector)
+        # The residual alone cannot undo what the style, or an unwanted one, does to the mean.
+        push = sampling.coarse_guidance + (0.25 * max(sampling.guidance - 1, 0) if negative is not None else 0)
+        if coarse is not None and push:
+            other = self._coarse(condition._replace(vector=unwanted), like)
+            coarse = coarse._replace(mean=coarse.mean + push * (coarse.mean - other.mean).clamp(-1, 1))
+        without = condition._replace(vector=unwanted)
         denoise = self._guided(condition, without, coarse, sampling)
         sigmas = self.objective.sigmas(sampling.steps).to(like.device)
         start = sampling.temperature * sigmas[0] * rng.fork("start").randn(*like.shape[1:], device=like.device)
