@@ -25,6 +25,7 @@ class GatedConfig:
     # The input is also seen as its means over so many frames. What is left to a diffusion model by a coarse one moves
     # slowly in time, the noise on it does not: averaging is most of denoising, and here need not be learned.
     means: tuple[int, ...] = (3, 7, 15, 31)
+    bands: int = 5  # and, on the path straight to the output, as the mean over so many neighbouring mel bands; 1: not
 
 
 class GatedNetwork(nn.Module):
@@ -44,6 +45,8 @@ class GatedNetwork(nn.Module):
         )
         self.after = nn.Sequential(nn.Conv1d(config.width, config.width, 1), nn.SiLU())
         self.out = nn.Conv1d(config.width, channels_out, 1)
+        if config.bands > 1:
+            views *= 2
         self.gain = InputGain(config.modulation, channels_in * views) if channels_in == channels_out else None
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
@@ -62,7 +65,10 @@ class GatedNetwork(nn.Module):
         out = self.out(self.after(channel_norm(h)))
         if self.gain is None:
             return out
-        return out + sum(self.gain(views, modulation).chunk(1 + len(self.config.means), dim=1))
+        if self.config.bands > 1:
+            parts = views.chunk(1 + len(self.config.means), dim=1)
+            views = torch.cat((views, *(band_mean(part, self.config.bands) for part in parts)), dim=1)
+        return out + sum(self.gain(views, modulation).split(x.shape[1], dim=1))
 
 
 class GatedLayer(nn.Module):
@@ -84,6 +90,12 @@ class GatedLayer(nn.Module):
 def moving_mean(x: Tensor, frames: int) -> Tensor:
     """Mean over an odd number of frames around each, (batch, channels, time); at the ends over those that are there."""
     return F.avg_pool1d(x, frames, stride=1, padding=frames // 2, count_include_pad=False)
+
+
+def band_mean(x: Tensor, bands: int) -> Tensor:
+    """Mean over an odd number of mel bands around each, (batch, bands, time)."""
+    mean = F.avg_pool2d(x[:, None], (bands, 1), stride=1, padding=(bands // 2, 0), count_include_pad=False)
+    return mean[:, 0]
 
 
 def channel_norm(x: Tensor) -> Tensor:
