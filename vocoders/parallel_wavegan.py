@@ -42,8 +42,8 @@ class ParallelWaveGANConfig:
     context: int = 2  # frames that the first convolution sees on either side
     upsample_scales: tuple[int, ...] = ()  # published: 4, 4, 4, 4, smoothed after each; empty: frames are held
     excitation: str = "griffin_lim"  # "noise": white, as published; "shaped_noise": with the mel's spectrum
-    iterations: int = 16  # of Griffin-Lim in the excitation
-    refine: int = 16  # corrections of the mel at the end
+    iterations: int = 32  # of Griffin-Lim in the excitation
+    refine: int = 24  # corrections of the mel at the end
 
     def __post_init__(self) -> None:
         if self.excitation not in ("noise", "shaped_noise", "griffin_lim"):
