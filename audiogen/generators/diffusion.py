@@ -49,8 +49,10 @@ class Sampling:
     """How far the coarse mean is pushed away from that of no style (or of the unwanted one)."""
     interval: tuple[float, float] | None = None
     """Guide only at noise levels in [low, high] (Kynkäänniemi et al. 2024); None is everywhere."""
-    temperature: float = 1.0
-    """Deviation of the starting noise; 0 leaves the coarse mean."""
+    temperature: float = 0.7
+    """Deviation of the starting noise where a score is played; 0 leaves the coarse mean."""
+    texture_temperature: float = 1.0
+    """The same where there is no score: rain is all deviation."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.steps <= 1000:
@@ -59,8 +61,9 @@ class Sampling:
             raise UserError(f"guidance={self.guidance}: choose 0 to 50 (1 is none, 1.5 to 4 is usual)")
         if not 0 <= self.coarse_guidance <= 5:
             raise UserError(f"coarse_guidance={self.coarse_guidance}: choose 0 to 5")
-        if not 0 <= self.temperature <= 2:
-            raise UserError(f"temperature={self.temperature}: choose 0 to 2")
+        for name in ("temperature", "texture_temperature"):
+            if not 0 <= getattr(self, name) <= 2:
+                raise UserError(f"{name}={getattr(self, name)}: choose 0 to 2")
         find_sampler(self.sampler)
 
 
@@ -209,7 +212,9 @@ class MelDiffusion(nn.Module):
         without = condition._replace(vector=unwanted)
         denoise = self._guided(condition, without, coarse, sampling)
         sigmas = self.objective.sigmas(sampling.steps).to(like.device)
-        start = sampling.temperature * sigmas[0] * rng.fork("start").randn(*like.shape[1:], device=like.device)
+        played = condition.aligned.any(dim=2).any(dim=1)  # (batch,)
+        temperature = torch.where(played, sampling.temperature, sampling.texture_temperature)[:, None, None]
+        start = temperature * sigmas[0] * rng.fork("start").randn(*like.shape[1:], device=like.device)
         x = find_sampler(sampling.sampler)(denoise, start, sigmas, rng=rng.fork("sampler"))
         if coarse is not None:
             x = coarse.mean + math.sqrt(2) * torch.exp(coarse.log_spread) * x
