@@ -57,7 +57,7 @@ class Recipe:
     model: ParallelWaveGANConfig = ParallelWaveGANConfig()
     losses: GANConfig = GANConfig()
     train: TrainConfig = field(default_factory=lambda: TrainConfig(
-        run=Path("runs/vocoder_22k"), steps=20_000, batch_size=8, learning_rate=6e-4, betas=(0.8, 0.99),
+        run=Path("runs/vocoder_22k"), steps=13_000, batch_size=8, learning_rate=6e-4, betas=(0.8, 0.99),
         weight_decay=1e-4, clip=5.0,
     ))
     init: Path | None = None

@@ -37,12 +37,12 @@ class GANConfig:
 
     stft: float = 1.0  # auraloss, three resolutions: spectral convergence + log magnitude
     mel: float = 2.0  # mean distance of the log-mel spectra
-    magnitude: float = 0.5  # of the frame network's own spectrum, where the model has one
-    adversarial: float = 0.1
-    features: float = 0.2
-    refine: int = 0  # passes of the model's `refine` that the losses look through
-    magnitude_steps: int = 3_000  # so long only the network at frame rate learns, by "magnitude" alone
-    start: int = 12_000  # the discriminator's first step
+    magnitude: float = 0.1  # of the frame network's own spectrum, where the model has one
+    adversarial: float = 0.2
+    features: float = 0.3
+    refine: int = 2  # passes of the model's `refine` that the losses look through
+    magnitude_steps: int = 8_000  # so long only the network at frame rate learns, by "magnitude" alone
+    start: int = 11_500  # the discriminator's first step
     discriminator: DiscriminatorConfig = DiscriminatorConfig()
     discriminator_rate: float | None = None  # its learning rate; None: the run's
 
