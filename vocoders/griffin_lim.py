@@ -51,13 +51,18 @@ class GriffinLim(nn.Module):
         """mel (batch, n_mels, frames) -> audio (batch, 1, frames * hop_length)."""
         rng = rng or SampleRng(0, ids=[0] * mel.shape[0])
         with torch.autocast(mel.device.type, enabled=False):
-            magnitude = self.inverse(mel.float(), exact=self.config.inverse == "nnls")  # (batch, frames, bins)
-            angle = 2 * math.pi * rng.rand(*magnitude.shape[1:], device=mel.device)
-            spectrum = griffin_lim(
-                magnitude, unit(angle), self.short_time,
-                iterations=self.config.iterations, momentum=self.config.momentum,
-            )
-            return self.short_time.audio(spectrum)[:, None]
+            angle = 2 * math.pi * rng.rand(mel.shape[2], self.config.mel.n_fft // 2 + 1, device=mel.device)
+            # One by one: the iterations blow up the last bit, in which a larger batch may differ.
+            clips = [self._render(one[None], start[None]) for one, start in zip(mel.float(), angle, strict=True)]
+            return torch.cat(clips)[:, None]
+
+    def _render(self, mel: Tensor, angle: Tensor) -> Tensor:
+        magnitude = self.inverse(mel, exact=self.config.inverse == "nnls")        # (batch, frames, bins)
+        spectrum = griffin_lim(
+            magnitude, unit(angle), self.short_time,
+            iterations=self.config.iterations, momentum=self.config.momentum,
+        )
+        return self.short_time.audio(spectrum)
 
 
 def griffin_lim(

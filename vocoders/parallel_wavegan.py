@@ -132,23 +132,44 @@ class ParallelWaveGAN(nn.Module):
 
     def forward(self, mel: Tensor, *, rng: SampleRng | None = None) -> Tensor:
         """mel (batch, n_mels, frames) -> audio (batch, 1, frames * hop_length)."""
-        audio, _ = self.render(mel, rng=rng)
-        return self.refine(audio, mel) if self.config.refine else audio
+        self._check(mel)
+        draws = self._draw(mel, rng)
+        clips = []
+        for index in range(mel.shape[0]):
+            # One by one: Griffin-Lim blows the last bit, in which a larger batch may differ, up to an audible 1e-3, and
+            # a clip must be the same whatever it was made beside.
+            one = slice(index, index + 1)
+            audio, _ = self._play(mel[one], *(part[one] for part in draws))
+            clips.append(self.refine(audio, mel[one]) if self.config.refine else audio)
+        return torch.cat(clips)
 
     def render(self, mel: Tensor, *, rng: SampleRng | None = None) -> tuple[Tensor, Tensor | None]:
         """What training sees: audio (batch, 1, time) before `refine`, and the log magnitude (batch, frames, bins) that
         the frame network expects; None where the excitation is white noise."""
-        config = self.config
-        if mel.dim() != 3 or mel.shape[1] != config.mel.n_mels or mel.shape[2] == 0:
-            raise ValueError(f"mel of shape {tuple(mel.shape)}: (batch, {config.mel.n_mels}, frames >= 1) is needed")
+        self._check(mel)
+        return self._play(mel, *self._draw(mel, rng))
+
+    def _check(self, mel: Tensor) -> None:
+        n_mels = self.config.mel.n_mels
+        if mel.dim() != 3 or 0 in mel.shape or mel.shape[1] != n_mels:
+            raise ValueError(f"mel of shape {tuple(mel.shape)}: (batch >= 1, {n_mels}, frames >= 1) is needed")
+
+    def _draw(self, mel: Tensor, rng: SampleRng | None) -> tuple[Tensor, ...]:
+        """All that is random: noise (batch, bands, steps), and what the excitation begins with (batch, numbers)."""
+        config, time = self.config, mel.shape[2] * self.config.mel.hop_length
         rng = rng or SampleRng(0, ids=[0] * mel.shape[0])
-        steps = mel.shape[2] * config.mel.hop_length // config.bands
-        noise = rng.randn(config.bands, steps, device=mel.device)
+        noise = rng.randn(config.bands, time // config.bands, device=mel.device)
+        if config.excitation == "griffin_lim":
+            return noise, 2 * math.pi * rng.rand(config.mel.n_fft // 2 + 1, device=mel.device)
+        return (noise, rng.randn(time, device=mel.device)) if config.excitation == "shaped_noise" else (noise,)
+
+    def _play(self, mel: Tensor, noise: Tensor, start: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        config = self.config
         frames = self.frame_net(mel) if config.frame_channels else mel            # (batch, aux, frames)
-        if config.excitation == "noise":
+        if start is None:
             return self._synthesis(self._stack(noise, frames)), None
         log_magnitude = self._correct(mel, frames)
-        excitation, envelope = self._excite(log_magnitude, rng)          # (batch, bands, steps), both
+        excitation, envelope = self._excite(log_magnitude, start)        # (batch, bands, steps), both
         whitened = (excitation.detach() / envelope).clamp(-10.0, 10.0)
         gain, addition = self._stack(torch.cat([whitened, noise], 1), frames).float().chunk(2, 1)
         return self._synthesis(excitation * (1 + gain) + envelope * addition), log_magnitude
@@ -183,19 +204,17 @@ class ParallelWaveGAN(nn.Module):
             base = torch.maximum(base, 0.1 * around).clamp(min=1e-6).log()
         return base + correction.clamp(-6.0, 6.0)
 
-    def _excite(self, log_magnitude: Tensor, rng: SampleRng) -> tuple[Tensor, Tensor]:
-        """-> excitation and its envelope, both (batch, bands, steps)."""
+    def _excite(self, log_magnitude: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
+        """start: phases (batch, bins) of the first frame, or white noise (batch, time) where the excitation is shaped
+        noise -> excitation and its envelope, both (batch, bands, steps)."""
         config = self.config
         hop_length = config.mel.hop_length
         with torch.autocast(log_magnitude.device.type, enabled=False):
             magnitude = log_magnitude.exp()
-            bins = magnitude.shape[2]
             if config.excitation == "shaped_noise":
-                white = rng.randn(magnitude.shape[1] * hop_length, device=magnitude.device)
-                spectrum = self.short_time.transform(self.short_time.extend(white))[:, : magnitude.shape[1]]
+                spectrum = self.short_time.transform(self.short_time.extend(start))[:, : magnitude.shape[1]]
                 spectrum = magnitude * spectrum / self.short_time.window.square().sum().sqrt()
             else:
-                start = 2 * math.pi * rng.rand(bins, device=magnitude.device)
                 phase = peak_phase(magnitude.detach(), start, hop_length)
                 spectrum = griffin_lim(magnitude, phase, self.short_time, iterations=config.iterations)
             excitation = self.pqmf.analysis(self.short_time.audio(spectrum)[:, None])

@@ -121,22 +121,18 @@ def test_an_untrained_model_plays_its_excitation() -> None:
     """So that training starts from Griffin-Lim and can only get better."""
     model = _model(replace(SMALL, refine=0), awake=False)
     mel = _mel(frames=24)
-    excitation, _ = model._excite(model.log_magnitude(mel), SampleRng(0, ids=[0]).fork("none"))
-    own, _ = model._excite(model.log_magnitude(mel), _after_noise(SampleRng(0, ids=[0]), model, 24))
-    audio, played = model(mel), model.pqmf.synthesis(own)
+    _, start = model._draw(mel, SampleRng(1))
+    excitation, _ = model._excite(model.log_magnitude(mel), start)
+    audio, played = model(mel, rng=SampleRng(1)), model.pqmf.synthesis(excitation)
     assert (audio - played).norm() < 0.05 * played.norm()
-    assert (audio - model.pqmf.synthesis(excitation)).norm() > 0.5 * played.norm()
-
-
-def _after_noise(rng: SampleRng, model: ParallelWaveGAN, frames: int) -> SampleRng:
-    rng.randn(model.config.bands, frames * 256 // model.config.bands)
-    return rng
+    assert (model(mel, rng=SampleRng(2)) - played).norm() > 0.5 * played.norm()
 
 
 def test_the_whitened_excitation_has_about_unit_size_in_every_band() -> None:
     model = _model(awake=False)
     with torch.no_grad():
-        excitation, envelope = model._excite(model.log_magnitude(_mel(frames=80)), SampleRng(0))
+        start = torch.zeros(1, 513)
+        excitation, envelope = model._excite(model.log_magnitude(_mel(frames=80)), start)
     size = (excitation / envelope).square().mean((0, 2)).sqrt()
     assert size.min() > 0.6 and size.max() < 1.6
 
@@ -168,7 +164,9 @@ def test_the_same_rng_gives_the_same_clip_and_no_rng_means_seed_0() -> None:
 
 @pytest.mark.parametrize("config", [SMALL, FULL_BAND], ids=["bands", "full_band"])
 def test_a_clip_is_the_same_alone_and_in_a_batch(config: ParallelWaveGANConfig) -> None:
-    model, mel = _model(config), _mel(batch=3, frames=20)
+    """With 32 iterations, in which Griffin-Lim makes a difference of 1e-3 of one in the last bit."""
+    config = replace(config, iterations=32 if config.bands > 1 else 0)
+    model, mel = _model(config), _mel(batch=3, frames=40)
     with torch.no_grad():
         together = model(mel, rng=SampleRng(0, ids=[4, 5, 6]))
         for index in range(3):
