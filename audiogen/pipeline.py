@@ -198,7 +198,7 @@ class Engine:
             mel = sound.reshape(1, *sound.shape[-2:])
             if mel.shape[1] != self.mel.n_mels:
                 raise UserError(f"the mel has {mel.shape[1]} bands where {self.mel.n_mels} are needed")
-            return Audio(self.render(mel.float(), seed=seed)[0], self.mel.sample_rate)
+            return Audio(self.render(mel.float(), seed=seed)[0].clamp(-1, 1), self.mel.sample_rate)
         from audiogen.signal.mel import MelSpectrogram
         from audiogen.signal.resample import resample
 
@@ -208,7 +208,7 @@ class Engine:
         time = audio.shape[-1]
         whole = torch.nn.functional.pad(audio, (0, -time % self.mel.hop_length))
         mel = MelSpectrogram(self.mel)(whole[None])[:, :, : whole.shape[-1] // self.mel.hop_length]
-        return Audio(self.render(mel, seed=seed)[0][:, :time], self.mel.sample_rate)
+        return Audio(self.render(mel, seed=seed)[0][:, :time].clamp(-1, 1), self.mel.sample_rate)
 
     # ------------------------------------------------------------------ parts of it
 

@@ -51,6 +51,7 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
         for file in part.rglob("*"):
             if file.is_file():
                 _sync(file)
+                os.chmod(file, 0o666 & ~_umask())  # safetensors makes private files
         os.chmod(part, 0o777 & ~_umask())
         old = None
         if path.exists():
