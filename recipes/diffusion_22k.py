@@ -52,7 +52,9 @@ class Recipe:
 
     data: Data = Data()
     model: MelDiffusionConfig = MelDiffusionConfig()
-    train: TrainConfig = field(default_factory=lambda: TrainConfig(run=Path("runs/diffusion_22k"), steps=20_000))
+    train: TrainConfig = field(
+        default_factory=lambda: TrainConfig(run=Path("runs/diffusion_22k"), steps=20_000, learning_rate=1e-3)
+    )
     words: Path | None = None
     """Word vectors; None: those that are shipped."""
     vocoder: Path | None = None
