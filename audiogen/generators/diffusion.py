@@ -43,7 +43,7 @@ class Sampling:
 
     sampler: str = "dpmpp_2m"
     steps: int = 8
-    guidance: float = 1.5
+    guidance: float = 1.2
     """Classifier-free guidance (Ho & Salimans 2022): 1 is none, larger obeys the style more and varies less."""
     coarse_guidance: float = 0.0
     """How far the coarse mean is pushed away from that of no style (or of the unwanted one)."""
