@@ -1,7 +1,7 @@
 """Prepared GPU work: everything that a borrowed GPU machine without network and without this project's data needs.
 
 The machine gets the working tree and one ignored folder, `gpu_pack/`; a few files below $OUT come back. So everything
-is packed beforehand on the machine that has the data, and the loan is spent on training.
+is packed beforehand on the machine that has the data, and its time is spent on training.
 
 Before (here, 10 to 20 minutes on one core; again whenever data or weights have changed):
 
@@ -33,7 +33,7 @@ After (here):
     python benchmarks/gpu.py unpack FOLDER_OF_WHAT_CAME_BACK/generator.tar runs/from_gpu          # joins parts too
 
 Then put runs/from_gpu/generator in the place of the shipped folder, write its card, and run benchmarks/prompts.py.
-The next loan goes on from there: `pack --init-generator runs/from_gpu/generator`.
+The next time goes on from there: `pack --init-generator runs/from_gpu/generator`.
 """
 
 from __future__ import annotations

@@ -55,6 +55,8 @@ class Recipe:
     train: TrainConfig = field(
         default_factory=lambda: TrainConfig(run=Path("runs/diffusion_22k"), steps=20_000, learning_rate=1e-3)
     )
+    init: Path | None = None
+    """A generator checkpoint to go on from, e.g. the shipped one: its weights, its config and its styles' vectors."""
     words: Path | None = None
     """Word vectors; None: those that are shipped."""
     vocoder: Path | None = None
@@ -67,6 +69,7 @@ class Recipe:
 
         from audiogen.conditioning.labels import StyleVocabulary
         from audiogen.conditioning.text import WordVectors
+        from audiogen.core.checkpoint import load_checkpoint
         from audiogen.data.manifest import read_manifest
         from audiogen.data.pairs import StyleAndScore
         from audiogen.data.segments import SegmentDataset, collate
@@ -90,8 +93,19 @@ class Recipe:
             )
         words = WordVectors.load(self.words or DEFAULT / "words.safetensors")
         descriptions = json.loads(self.data.descriptions.read_text()) if self.data.descriptions else None
-        vocabulary = StyleVocabulary(styles, words, descriptions)
-        config = replace(self.model, vector_dim=vocabulary.dim)
+        start = load_checkpoint(self.init, room="generator") if self.init else None
+        if start is not None:
+            vocabulary = StyleVocabulary.from_dict(start.labels["vocabulary"], words)
+            strange = [style for style in styles if style not in vocabulary.names]
+            if strange:
+                raise UserError(
+                    f"{self.init} does not know the style {strange[0]!r}: leave it out by --data.styles, or train "
+                    "without --init"
+                )
+            config = start.model.config
+        else:
+            vocabulary = StyleVocabulary(styles, words, descriptions)
+            config = replace(self.model, vector_dim=vocabulary.dim)
         dataset = SegmentDataset(
             manifest,
             config.mel,
@@ -102,9 +116,11 @@ class Recipe:
             cache=self.data.cache,
             encode=StyleAndScore(vocabulary, config.mel, manifest),
         )
-        model = MelDiffusion(config)
-        mean, std = measure_statistics(dataset, collate, MelSpectrogram(config.mel))
-        model.set_statistics(mean, std)
+        if start is not None:
+            model = start.model.train()
+        else:
+            model = MelDiffusion(config)
+            model.set_statistics(*measure_statistics(dataset, collate, MelSpectrogram(config.mel)))
         played = sorted(
             {style for entry in dataset.entries if entry.score for style in entry.styles if style in styles}
         )
