@@ -11,8 +11,8 @@ from audiogen.core.audio import Audio
 from audiogen.core.score import Note, Score
 
 TINY = [
-    "--train.steps", "2", "--train.batch-size", "2", "--train.warmup", "1", "--train.log-every", "1", "--data.frames", "24",
-    "--model.gated.width", "16", "--model.gated.depth", "2",
+    "--train.steps", "2", "--train.batch-size", "2", "--train.warmup", "1", "--train.log-every", "1",
+    "--data.frames", "24", "--model.gated.width", "16", "--model.gated.depth", "2",
 ]  # fmt: skip
 
 
@@ -47,8 +47,8 @@ def test_from_a_folder_of_sounds_to_a_scored_clip(tmp_path, capsys, monkeypatch)
     assert main([*train, "--train.run", "runs/two", "--init", "runs/one/model"]) == 0
     assert main([*train, "--train.run", "runs/three", "--init", "runs/one/model", "--data.styles", "squeak"]) == 2
 
-    made = ["generate", "beep", "hiss", "--seconds", "1", "--seed", "3", "--checkpoint", "runs/two/model", "-o", "clips"]
-    assert main(made) == 0
+    made = ["generate", "beep", "hiss", "--seconds", "1", "--seed", "3", "-o", "clips"]
+    assert main([*made, "--checkpoint", "runs/two/model"]) == 0
     clips = sorted((tmp_path / "clips").glob("*.wav"))
     assert [Audio.read(clip).samples.shape for clip in clips] == [(1, 22050)] * 2
     assert main(["again", str(clips[0]), "--checkpoint", "runs/two/model"]) == 0
