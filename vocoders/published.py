@@ -1,0 +1,108 @@
+"""Weights as their first authors published them: read without running pickled code, weight norms folded away.
+
+Every family's class knows how to build itself from such a file: `from_published(state, settings, mel=...)`. What is
+common to them stands here. What we save again is folded float32 safetensors.
+
+Weight normalisation (Salimans and Kingma 2016) writes a weight as w = g v / |v|, the norm taken over all dimensions but
+the first. Three spellings are in circulation: `x.weight_g`, `x.weight_v` (torch before 2.1), `x.parametrizations.weight
+.original0`, `.original1` (since), and the folded `x.weight`.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from audiogen.core.checkpoint import load_state
+from audiogen.core.errors import UserError
+
+_PAIRS = (
+    (re.compile(r"^(.*)\.weight_g$"), "{}.weight_v"),
+    (re.compile(r"^(.*)\.parametrizations\.weight\.original0$"), "{}.parametrizations.weight.original1"),
+)
+
+
+def read_weights(path: str | Path) -> dict[str, Any]:
+    """The content of a .safetensors or torch file, nested as it is. Torch files are opened with `weights_only`."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"no weights file at {path}")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as reason:
+        named = re.search(r"GLOBAL (\S+)", str(reason))
+        raise UserError(
+            f"{path} holds {'the Python object ' + named[1] if named else 'Python objects'}, and loading those would "
+            "run code from the file: where you trust it, save its state_dict alone and read that"
+        ) from None
+    except Exception as reason:  # torch raises half a dozen kinds here, for a text file as for a truncated one
+        raise UserError(f"{path} is no weights file ({str(reason).splitlines()[0]})") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds a {type(content).__name__}, not a dictionary of tensors")
+    return content
+
+
+def read_settings(path: str | Path) -> dict[str, Any]:
+    """The configuration beside published weights: .json, .yaml or .yml."""
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".json":
+            values = json.loads(text)
+        else:
+            import yaml
+
+            values = yaml.safe_load(text)
+    except FileNotFoundError:
+        raise UserError(f"no configuration at {path}") from None
+    except Exception as reason:
+        raise UserError(f"{path} is no readable configuration ({str(reason).splitlines()[0]})") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path} is no table of settings")
+    return values
+
+
+def fold_weight_norm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """All three spellings -> `x.weight`. A g without its v, or a v without its g, is an error."""
+    folded = dict(state)
+    for key in list(state):
+        for pattern, other in _PAIRS:
+            match = pattern.match(key)
+            if match is None:
+                continue
+            partner = other.format(match[1])
+            if partner not in folded:
+                raise UserError(f"the weights hold {key} but not {partner}: the file is incomplete")
+            g, v = folded.pop(key), folded.pop(partner)
+            # In float64: the fold then costs no accuracy beyond the last rounding.
+            norm = v.double().flatten(1).norm(dim=1).reshape(-1, *[1] * (v.dim() - 1))
+            folded[f"{match[1]}.weight"] = (g.double() * v.double() / norm).to(v.dtype)
+    left = [key for key in folded if key.endswith(".weight_v") or key.endswith(".weight.original1")]
+    if left:
+        raise UserError(f"the weights hold {left[0]} but not its gain: the file is incomplete")
+    return folded
+
+
+def take(state: dict[str, Tensor], names: Iterable[str], *, why: str) -> None:
+    """Remove entries that the original code never reads. Each is named by its caller, so nothing vanishes silently:
+    `why` says in the source what they were."""
+    assert why
+    for name in names:
+        state.pop(name, None)
+
+
+def load_published(model: nn.Module, state: Mapping[str, Tensor], *, what: str) -> None:
+    """Load every key or none, in float32; missing, unexpected and misshapen ones are listed in one error."""
+    load_state(model, {key: value.float() if value.is_floating_point() else value for key, value in state.items()},
+               what=what)
