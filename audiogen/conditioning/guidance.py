@@ -38,15 +38,6 @@ def guided(conditional: Tensor, unconditional: Tensor, scale: float | Tensor, *,
     return result * (rescale * factor + (1 - rescale))
 
 
-def guided_against(
-    conditional: Tensor, unconditional: Tensor, negative: Tensor, scale: float | Tensor, negative_scale: float | Tensor
-) -> Tensor:
-    """Towards the condition and away from a negative one, each with its own scale (Liu et al. 2022, equation 12):
-    unconditional + scale * (conditional - unconditional) - negative_scale * (negative - unconditional)."""
-    away = _per_sample(negative_scale, negative) * (negative - unconditional)
-    return guided(conditional, unconditional, scale) - away
-
-
 def scale_at(scale: float, level: float | Tensor, interval: tuple[float, float] | None) -> Tensor:
     """The scale at a noise level: `scale` inside low < level <= high and 1 outside (Kynkäänniemi et al. 2024).
 
@@ -62,16 +53,11 @@ def scale_at(scale: float, level: float | Tensor, interval: tuple[float, float] 
     return torch.where((level > low) & (level <= high), scale, 1.0)
 
 
-def unconditional(condition: Condition) -> Condition:
-    """The condition that says nothing: every route zeros, the roll's "a score is given" row as well."""
-    return Condition(*(None if route is None else torch.zeros_like(route) for route in condition))
-
-
 def drop(condition: Condition, probabilities: Mapping[str, float], rng: SampleRng) -> Condition:
     """Training's route dropout: each sample loses each route with that route's own probability, independently.
 
-    A lost route is zeros, as in `unconditional`. `rng` has one source a sample, so the choice does not depend on batch
-    or process; a route's choice does not depend on which other routes there are.
+    A lost route is zeros, the roll's "a score is given" row as well. `rng` has one source a sample, so the choice does
+    not depend on batch or process; a route's choice does not depend on which other routes there are.
 
     >>> batch = Condition(vector=torch.ones(2, 3), aligned=torch.ones(2, 5, 7))
     >>> drop(batch, {"vector": 1.0}, SampleRng(0, ids=[0, 1])).vector.sum()

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from itertools import accumulate
@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
 from audiogen.core.errors import UserError
 from audiogen.core.interfaces import Batch, Condition
@@ -229,29 +229,6 @@ def collate(examples: Sequence[Example]) -> Batch:
         ids=torch.tensor([example.id for example in examples], dtype=torch.int64),
         prompts=tuple(example.prompt for example in examples),
     )
-
-
-class GlobalSampler(Sampler[int]):
-    """The global numbers of one process's samples, from `start_step` on, for `steps` steps (None: without end).
-
-    batch_size counts all processes together: step s is samples s * batch_size ... (s + 1) * batch_size - 1, and `rank`
-    has the rank-th part of them, so the loader's own batch size is batch_size / world.
-    """
-
-    def __init__(
-        self, start_step: int, batch_size: int, rank: int = 0, world: int = 1, *, steps: int | None = None
-    ) -> None:
-        if batch_size < 1 or batch_size % world:
-            raise UserError(f"batch_size={batch_size} must be a positive multiple of the {world} processes")
-        self.start_step, self.batch_size, self.rank, self.world, self.steps = start_step, batch_size, rank, world, steps
-
-    def __iter__(self) -> Iterator[int]:
-        share = self.batch_size // self.world
-        step = self.start_step
-        while self.steps is None or step < self.start_step + self.steps:
-            first = step * self.batch_size + self.rank * share
-            yield from range(first, first + share)
-            step += 1
 
 
 def _groups(

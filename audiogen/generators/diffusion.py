@@ -20,6 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from audiogen.conditioning.guidance import drop, guided, scale_at
 from audiogen.conditioning.piano_roll import ROLL_DIM
 from audiogen.core.errors import UserError
 from audiogen.core.interfaces import Batch, Condition
@@ -48,7 +49,7 @@ class Sampling:
     coarse_guidance: float = 0.0
     """How far the coarse mean is pushed away from that of no style (or of the unwanted one)."""
     interval: tuple[float, float] | None = None
-    """Guide only at noise levels in [low, high] (Kynkäänniemi et al. 2024); None is everywhere."""
+    """Guide only at noise levels in (low, high] (Kynkäänniemi et al. 2024); None is everywhere."""
     temperature: float = 0.7
     """Deviation of the starting noise where a score is played; 0 leaves the coarse mean."""
     texture_temperature: float = 1.0
@@ -158,7 +159,8 @@ class MelDiffusion(nn.Module):
         """"loss", and its parts "coarse" (negative log-likelihood), "mel_l1" (in the mel's units), "diffusion"."""
         x0 = (batch.mel - self.mel_mean) / self.mel_std  # (batch, n_mels, frames)
         mask = _frame_mask(batch.lengths, x0)  # (batch, 1, frames)
-        condition = self._drop(batch.condition, rng.fork("drop"))
+        dropout = {"vector": self.config.drop_vector, "aligned": self.config.drop_aligned}
+        condition = drop(batch.condition, dropout, rng)
         losses: dict[str, Tensor] = {}
         coarse = self._coarse(condition, x0)
         if coarse is not None:
@@ -176,15 +178,6 @@ class MelDiffusion(nn.Module):
         losses["diffusion"] = _mean(weight * (denoised - x0).square(), mask)
         losses["loss"] = losses["diffusion"] + losses.get("coarse", 0.0)
         return losses
-
-    def _drop(self, condition: Condition, rng: SampleRng) -> Condition:
-        vector, aligned = condition.vector, condition.aligned
-        chance = rng.rand(2)  # (batch, 2)
-        if vector is not None:
-            vector = vector * (chance[:, :1] >= self.config.drop_vector).to(vector)
-        if aligned is not None:
-            aligned = aligned * (chance[:, 1:, None] >= self.config.drop_aligned).to(aligned)
-        return condition._replace(vector=vector, aligned=aligned)
 
     # ------------------------------------------------------------------ sampling
 
@@ -223,9 +216,6 @@ class MelDiffusion(nn.Module):
 
     def _guided(self, condition: Condition, without: Condition, coarse: Coarse | None, sampling: Sampling):
         """A denoiser with classifier-free guidance, both halves evaluated as one batch."""
-        from audiogen.conditioning.guidance import guided
-
-        low, high = sampling.interval or (0.0, math.inf)
         both = Condition(
             vector=torch.cat((condition.vector, without.vector)),
             aligned=torch.cat((condition.aligned, without.aligned)),
@@ -233,11 +223,12 @@ class MelDiffusion(nn.Module):
         both_coarse = coarse and Coarse(*(torch.cat((part, part)) for part in coarse))
 
         def denoise(x: Tensor, sigma: Tensor) -> Tensor:
-            if sampling.guidance == 1 or not low <= float(sigma[0]) <= high:
+            scale = scale_at(sampling.guidance, sigma, sampling.interval)
+            if (scale == 1).all():
                 denoised = self._denoise(x, sigma, condition, coarse)
             else:
                 twice = self._denoise(torch.cat((x, x)), torch.cat((sigma, sigma)), both, both_coarse)
-                denoised = guided(*twice.chunk(2), sampling.guidance)
+                denoised = guided(*twice.chunk(2), scale)
             return denoised if coarse is None else denoised.clamp(-WHITE, WHITE)  # as in training
 
         return denoise
