@@ -66,12 +66,22 @@ class MelGenerator(Protocol):
 
 
 class Vocoder(Protocol):
-    """A model that renders mel frames. An `nn.Module` with a frozen dataclass `config` that has `mel: MelFormat`."""
+    """A model that renders mel frames. An `nn.Module` with a frozen dataclass `config` that has `mel: MelFormat`.
+
+    Its class says how it is configured (`config_type`, and by name `presets`), and how the file that its first authors
+    published is read (`from_published`, see vocoders/published.py).
+    """
 
     config: Any
+    context_frames: int | None  # mel frames on either side that can change a frame's audio; None: the whole clip can
 
-    def forward(self, mel: Tensor, *, rng: SampleRng | None = None) -> Tensor:
-        """mel (batch, n_mels, frames) -> audio (batch, 1, frames * hop_length)."""
+    def forward(self, mel: Tensor, *, rng: SampleRng | None = None, offset: int = 0) -> Tensor:
+        """mel (batch, n_mels, frames) -> audio (batch, 1, frames * hop_length), float32.
+
+        `offset` frames of the clip came before this mel. Noise is read from the rng's tape from there on, so that a
+        chunk (vocoders/streaming.py) hears the numbers that the whole clip hears. Without an rng the seed is 0.
+        Raises `UserError` for a mel that is none of `config.mel` (`MelFormat.check`).
+        """
 
 
 class Composer(Protocol):

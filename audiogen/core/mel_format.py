@@ -6,8 +6,12 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from audiogen.core.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,36 @@ class MelFormat:
         """12 hex digits that name this format; equal formats have equal hashes on every machine."""
         text = json.dumps(dataclasses.asdict(self), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def check(self, mel: Tensor, *, model: str) -> None:
+        """Refuse what no vocoder or generator of this format can take, naming both sides. `model`: whose format it is.
+
+        mel (batch, n_mels, frames), batch and frames at least 1, every value finite. While a graph is being captured
+        (torch.compile, torch.export) the values are not looked at.
+        """
+        import torch  # not above: formats are read where torch is not loaded
+
+        shape = tuple(mel.shape)
+        if len(shape) != 3:
+            raise UserError(f"{model} renders mels of shape (batch, {self.n_mels}, frames), and this one is {shape}")
+        if shape[1] != self.n_mels:
+            swapped = "; it looks transposed" if shape[2] == self.n_mels else ""
+            raise UserError(
+                f"{model} was made for {self.n_mels} mel bands, and this mel of shape {shape} has {shape[1]}{swapped}: "
+                f"compute it in the model's own format ({self.sample_rate} Hz, hop_length {self.hop_length})"
+            )
+        if shape[0] == 0 or shape[2] == 0:
+            what = "clips" if shape[0] == 0 else "frames"
+            raise UserError(f"{model} needs one frame of one clip at least, and this mel of shape {shape} has no {what}")
+        if torch.compiler.is_compiling():
+            return
+        finite = torch.isfinite(mel)
+        if not finite.all():
+            bad = finite.logical_not().nonzero()
+            raise UserError(
+                f"{model} renders finite mels, and {len(bad)} of {mel.numel()} values of this one are NaN or infinite "
+                f"(first in clip {int(bad[0, 0])}, band {int(bad[0, 1])}, frame {int(bad[0, 2])})"
+            )
 
     def differences(self, other: MelFormat) -> dict[str, tuple]:
         """Field name -> (mine, theirs), for the fields that differ."""

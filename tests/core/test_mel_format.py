@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from audiogen.core.errors import UserError
 from audiogen.core.mel_format import MEL_FORMATS, MelFormat
@@ -72,3 +73,36 @@ def test_number_of_frames_is_that_of_framing_the_padded_signal(padding, time):
     starts = [start for start in range(0, padded - format.n_fft + 1, format.hop_length)]
     assert format.frames(time) == len(starts)
     assert format.frame_rate == pytest.approx(86.1328125)
+
+
+@pytest.mark.parametrize("mel, said", [
+    (torch.zeros(80, 5), ["Vocos", "(batch, 80, frames)", "(80, 5)"]),
+    (torch.zeros(1, 100, 5), ["Vocos", "80 mel bands", "has 100", "22050 Hz"]),
+    (torch.zeros(1, 5, 80), ["Vocos", "has 5", "transposed"]),
+    (torch.zeros(1, 80, 0), ["Vocos", "no frames"]),
+    (torch.zeros(0, 80, 5), ["Vocos", "no clips"]),
+    (torch.full((2, 80, 3), float("nan")), ["Vocos", "480 of 480", "NaN"]),
+])
+def test_a_mel_that_cannot_be_rendered_is_refused_with_both_sides_in_one_line(mel, said):
+    with pytest.raises(UserError) as caught:
+        MelFormat().check(mel, model="Vocos")
+    assert all(part in str(caught.value) for part in said) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_one_value_that_is_not_finite_is_found_where_it_is(value):
+    mel = torch.zeros(2, 80, 7)
+    MelFormat().check(mel, model="Vocos")
+    mel[1, 30, 4] = value
+    with pytest.raises(UserError, match="1 of 1120 .* clip 1, band 30, frame 4"):
+        MelFormat().check(mel, model="Vocos")
+
+
+def test_the_check_stays_out_of_a_captured_graph():
+    class Model(torch.nn.Module):
+        def forward(self, mel):
+            MelFormat().check(mel, model="this")
+            return mel + 1
+
+    program = torch.export.export(Model(), (torch.zeros(1, 80, 5),))
+    assert [node.target for node in program.graph.nodes if node.op == "call_function"] == [torch.ops.aten.add.Tensor]

@@ -72,3 +72,37 @@ def test_first_numbers_of_neighbouring_keys_are_normal_uniform_and_uncorrelated(
     assert stats.kstest(uniform.numpy(), "uniform").pvalue > 1e-3
     assert abs(torch.corrcoef(normal.T)[0, 1]) < 4 / n**0.5
     assert abs(torch.corrcoef(torch.stack([normal[1:, 0], normal[:-1, 0]]))[0, 1]) < 4 / n**0.5
+
+
+@pytest.mark.parametrize("kind", ["tape_randn", "tape_rand"])
+def test_a_tape_has_one_number_for_each_channel_and_position_however_it_is_read(kind):
+    def tape(channels, start, stop, ids=(3, 8)):
+        return getattr(SampleRng(5, step=1, ids=ids), kind)(channels, start, stop)
+
+    whole = tape(3, 0, 10_000)
+    assert whole.shape == (2, 3, 10_000) and whole.dtype == torch.float32
+    for start, stop in [(0, 1), (4095, 4097), (4096, 8192), (100, 9000), (9999, 10_000), (700, 700)]:
+        assert torch.equal(tape(3, start, stop), whole[..., start:stop])
+    for size in (1, 7, 4096, 5000):
+        assert torch.equal(torch.cat([tape(1, at, min(at + size, 300)) for at in range(0, 300, size)], -1),
+                           whole[:, :1, :300])
+    assert torch.equal(tape(2, 0, 50), whole[:, :2, :50])  # channels do not depend on how many there are
+    assert torch.equal(tape(3, 0, 50, ids=(8,))[0], whole[1, :, :50])  # nor clips on the batch
+
+
+def test_reading_a_tape_moves_nothing_and_all_tapes_differ():
+    rng = SampleRng(0, ids=[0, 1])
+    expected = SampleRng(0, ids=[0, 1]).randn(5)
+    first = rng.tape_randn(2, 0, 9000)
+    assert torch.equal(rng.tape_randn(2, 0, 9000), first) and torch.equal(rng.randn(5), expected)
+    others = [rng.fork("x").tape_randn(2, 0, 9000), SampleRng(1, ids=[0, 1]).tape_randn(2, 0, 9000)]
+    rows = torch.cat([first, *others]).flatten(0, 1).unflatten(1, (9, 1000)).flatten(0, 1)  # clips, channels, stretches
+    assert (torch.corrcoef(rows) - torch.eye(len(rows))).abs().max() < 0.2
+    assert stats.kstest(first.flatten().numpy(), "norm").pvalue > 1e-3
+    assert stats.kstest(rng.tape_rand(2, 0, 9000).flatten().numpy(), "uniform").pvalue > 1e-3
+
+
+@pytest.mark.parametrize("start, stop", [(-1, 3), (5, 4)])
+def test_positions_that_are_none_are_refused(start, stop):
+    with pytest.raises(ValueError, match=f"start={start}, stop={stop}"):
+        SampleRng(0).tape_randn(1, start, stop)
