@@ -88,7 +88,7 @@ class MelFormat:
             )
         if shape[0] == 0 or shape[2] == 0:
             what = "clips" if shape[0] == 0 else "frames"
-            raise UserError(f"{model} needs one frame of one clip at least, and this mel of shape {shape} has no {what}")
+            raise UserError(f"{model} needs one frame of one clip at least, and this mel {shape} has no {what}")
         if torch.compiler.is_compiling():
             return
         finite = torch.isfinite(mel)
