@@ -48,7 +48,8 @@ from audiogen.signal.resample import RESAMPLER, resample  # noqa: E402
 from evaluation.adherence import key_obeyed, listen, tempo_obeyed  # noqa: E402
 from evaluation.cache import EmbeddingCache, default_cache  # noqa: E402
 from evaluation.embedders.base import Embedder, load_embedder  # noqa: E402
-from evaluation.frechet import GroupedMoments, estimate_frechet, frechet_distance  # noqa: E402
+from evaluation.frechet import estimate_frechet, frechet_distance  # noqa: E402
+from evaluation.moments import GroupedMoments  # noqa: E402
 from evaluation.probe import fit_probe, score_probe  # noqa: E402
 
 LEVEL = 0.1  # RMS of every clip before it is embedded

@@ -9,9 +9,12 @@
 
 from evaluation.frechet import frechet_distance
 
-# Metrics: functions of two feature tensors (rows = windows or clips) -> float.
+# Metrics: functions of two feature tensors (rows = windows or clips) -> a number, or a named tuple of numbers.
 TABLE = {
     "frechet": "evaluation.frechet:frechet_distance",
+    "kernel": "evaluation.kernel_distance:kernel_distance",
+    "precision_recall": "evaluation.precision_recall:precision_recall",
+    "mauve": "evaluation.mauve:mauve_distance",
 }
 
 __all__ = ["TABLE", "frechet_distance"]

@@ -9,15 +9,15 @@ condition number. Everything is float64 and plain torch.
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
 
 from audiogen.core.errors import UserError
+from evaluation.estimate import Estimate, checked, interval, jackknife, same_dim
+from evaluation.moments import GroupedMoments, Moments, add_up
 
 
 def frechet_distance(x: Tensor, y: Tensor) -> float:
@@ -26,8 +26,8 @@ def frechet_distance(x: Tensor, y: Tensor) -> float:
     Covariances are the unbiased ones (rows - 1); a single row has none, so its covariance is 0. Raises `UserError` for
     an empty set, NaN or infinite features, or different dims.
     """
-    x, y = _checked(x), _checked(y)
-    _same_dim(x.shape[1], y.shape[1])
+    x, y = checked(x), checked(y)
+    same_dim(x.shape[1], y.shape[1])
     a, b = _data_factor(x), _data_factor(y)
     return _distance(x.mean(0) - y.mean(0), a.square().sum(), b.square().sum(), torch.linalg.svdvals(a @ b.T).sum())
 
@@ -45,62 +45,6 @@ def _distance(shift: Tensor, trace_x: Tensor, trace_y: Tensor, trace_root: Tenso
     return max(float(shift.square().sum() + trace_x + trace_y - 2 * trace_root), 0.0)
 
 
-@dataclass(frozen=True)
-class Moments:
-    """Count, mean (dim,) and scatter (dim, dim) = sum of (x - mean)(x - mean)ᵀ of rows seen so far, float64.
-
-    Moments of parts add up to the moments of the whole, in any order: sets can be larger than memory, or spread over
-    machines.
-    """
-
-    n: int
-    mean: Tensor
-    scatter: Tensor
-
-    @classmethod
-    def of(cls, features: Tensor) -> Moments:
-        """Of features (rows, dim)."""
-        x = _checked(features)
-        mean = x.mean(0)
-        centred = x - mean
-        return cls(len(x), mean, centred.T @ centred)
-
-    @classmethod
-    def none(cls, dim: int) -> Moments:
-        """Of no rows yet."""
-        return cls(0, torch.zeros(dim, dtype=torch.float64), torch.zeros(dim, dim, dtype=torch.float64))
-
-    def __add__(self, other: Moments) -> Moments:
-        """Chan, Golub and LeVeque 1979."""
-        _same_dim(len(self.mean), len(other.mean))
-        n = self.n + other.n
-        if n == 0:
-            return self
-        shift = other.mean - self.mean
-        mean = self.mean + shift * (other.n / n)
-        return Moments(n, mean, self.scatter + other.scatter + torch.outer(shift, shift) * (self.n * other.n / n))
-
-    def __sub__(self, part: Moments) -> Moments:
-        """The rest, where `part` has been added before."""
-        n = self.n - part.n
-        if n <= 0:
-            return Moments.none(len(self.mean))
-        mean = self.mean + (self.mean - part.mean) * (part.n / n)
-        shift = part.mean - mean
-        return Moments(n, mean, self.scatter - part.scatter - torch.outer(shift, shift) * (n * part.n / self.n))
-
-    @property
-    def covariance(self) -> Tensor:
-        """(dim, dim), unbiased; 0 for a single row."""
-        return self.scatter / max(self.n - 1, 1)
-
-    def factor(self) -> Tensor:
-        """A (rank, dim) with AᵀA = covariance."""
-        values, vectors = torch.linalg.eigh(self.covariance)
-        kept = values > values[-1].clamp(min=0.0) * len(values) * torch.finfo(values.dtype).eps
-        return (vectors[:, kept] * values[kept].sqrt()).T
-
-
 def frechet_of_moments(
     x: Moments, y: Moments, *, factor_x: Tensor | None = None, factor_y: Tensor | None = None
 ) -> float:
@@ -111,7 +55,7 @@ def frechet_of_moments(
     """
     if min(x.n, y.n) == 0:
         raise UserError("a Fréchet distance needs at least one row on both sides")
-    _same_dim(len(x.mean), len(y.mean))
+    same_dim(len(x.mean), len(y.mean))
     if (factor_x is None) != (factor_y is None):
         factor, covariance = (factor_x, y.covariance) if factor_y is None else (factor_y, x.covariance)
         root = torch.linalg.eigvalsh(factor @ covariance @ factor.T).clamp(min=0.0).sqrt().sum()
@@ -122,109 +66,122 @@ def frechet_of_moments(
     return _distance(x.mean - y.mean, x.covariance.trace(), y.covariance.trace(), root)
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A value with its standard error and 95 % interval, over `n` reference and `m` generated clips."""
+def frechet_per_clip(reference: Moments, clips: Iterable[Tensor], *, factor: Tensor | None = None) -> list[float]:
+    """The distance of each clip's features (rows, dim) to the reference, without a dim x dim matrix of its own.
 
-    value: float
-    se: float | None  # None: too few clips to say
-    low: float | None
-    high: float | None
-    n: int
-    m: int
-
-
-class GroupedMoments:
-    """Moments of a set in `groups` parts, for the jackknife. A clip's part follows from its id alone."""
-
-    def __init__(self, dim: int, *, groups: int = 16) -> None:
-        self.parts = [Moments.none(dim) for _ in range(groups)]
-        self.clips = [0] * groups
-
-    def add(self, clip: str, features: Tensor) -> None:
-        """Add one clip's features (rows, dim). `clip`: what names it, e.g. its content hash."""
-        part = group_of(clip, len(self.parts))
-        self.parts[part] = self.parts[part] + Moments.of(features)
-        self.clips[part] += 1
-
-    def merge(self, other: GroupedMoments) -> GroupedMoments:
-        """Both sets together, e.g. from two machines."""
-        merged = GroupedMoments(len(self.parts[0].mean), groups=len(self.parts))
-        merged.parts = [a + b for a, b in zip(self.parts, other.parts, strict=True)]
-        merged.clips = [a + b for a, b in zip(self.clips, other.clips, strict=True)]
-        return merged
-
-    def total(self) -> Moments:
-        return _sum(self.parts)
-
-    def half(self, which: int) -> GroupedMoments:
-        """The clips of every other group: half 0 and half 1 share no clip."""
-        half = GroupedMoments(len(self.parts[0].mean), groups=len(self.parts))
-        for index in range(which, len(self.parts), 2):
-            half.parts[index], half.clips[index] = self.parts[index], self.clips[index]
-        return half
-
-
-def group_of(clip: str, groups: int) -> int:
-    """The part that a clip belongs to, the same on every machine."""
-    return int.from_bytes(hashlib.blake2b(clip.encode(), digest_size=8).digest(), "little") % groups
+    With the clip's centred rows X: tr sqrt(S_x S_y) = |X Bᵀ|_* / sqrt(rows - 1), a matrix of few rows. A clip of one
+    window has no covariance: its distance is that of its mean, and the reference's trace. `factor`:
+    `reference.factor()` where it is at hand.
+    """
+    factor = reference.factor() if factor is None else factor
+    trace = reference.covariance.trace()
+    distances = []
+    for clip in clips:
+        x = checked(clip)
+        same_dim(x.shape[1], len(reference.mean))
+        a = _data_factor(x)
+        root = torch.linalg.svdvals(a @ factor.T).sum()
+        distances.append(_distance(x.mean(0) - reference.mean, a.square().sum(), trace, root))
+    return distances
 
 
 def estimate_frechet(x: GroupedMoments, y: GroupedMoments) -> Estimate:
-    """Distance of two sets with a jackknife over groups of clips (clips are independent, their frames are not)."""
+    """Distance of two sets with a jackknife over groups of clips."""
     total_x, total_y = x.total(), y.total()
     factor_x, factor_y = total_x.factor(), total_y.factor()
     value = frechet_of_moments(total_x, total_y, factor_x=factor_x, factor_y=factor_y)
     variances = [
-        _jackknife(value, total_x, x, lambda rest: frechet_of_moments(rest, total_y, factor_y=factor_y)),
-        _jackknife(value, total_y, y, lambda rest: frechet_of_moments(total_x, rest, factor_x=factor_x)),
+        _leave_out(value, x, lambda rest: frechet_of_moments(rest.total(), total_y, factor_y=factor_y)),
+        _leave_out(value, y, lambda rest: frechet_of_moments(total_x, rest.total(), factor_x=factor_x)),
     ]
-    n, m = sum(x.clips), sum(y.clips)
-    if None in variances:
-        return Estimate(value, None, None, None, n, m)
-    se = math.sqrt(sum(variances))
-    used = min(sum(1 for clips in side.clips if clips) for side in (x, y))
-    reach = student_t(used - 1) * se
-    return Estimate(value, se, max(value - reach, 0.0), value + reach, n, m)
+    return interval(value, variances, used=_used(x, y), n=sum(x.clips), m=sum(y.clips), lowest=0.0)
 
 
-def _jackknife(value: float, total: Moments, groups: GroupedMoments, distance_of) -> float | None:
-    """Variance by leaving out group after group, of unequal sizes too (Busing, Meijer and van der Leeden 1999)."""
-    used = [part for part in groups.parts if 0 < part.n < total.n]
+def _used(x: GroupedMoments, y: GroupedMoments) -> int:
+    """The number of groups behind an interval: those of the side that has fewer."""
+    return min(sum(1 for clips in side.clips if clips) for side in (x, y))
+
+
+def _leave_out(value: float, groups: GroupedMoments, statistic: Callable[[GroupedMoments], float]) -> float | None:
+    used = [index for index, part in enumerate(groups.parts) if part.n]
     if len(used) < 2:
         return None
-    left_out = [distance_of(total - part) for part in used]
-    share = [part.n / total.n for part in used]
-    centre = len(used) * value - sum((1 - s) * d for s, d in zip(share, left_out, strict=True))
-    pseudo = [value / s - (1 / s - 1) * d for s, d in zip(share, left_out, strict=True)]
-    return sum((p - centre) ** 2 / (1 / s - 1) for p, s in zip(pseudo, share, strict=True)) / len(used)
+    rows = sum(part.n for part in groups.parts)
+    return jackknife(value, [statistic(groups.without(index)) for index in used],
+                     [groups.parts[index].n / rows for index in used])
 
 
-def student_t(freedom: int) -> float:
-    """The 97.5 % point of Student's t (Cornish and Fisher's expansion beyond 2 degrees, within 1 %)."""
-    if freedom <= 2:
-        return {1: 12.706, 2: 4.303}[max(freedom, 1)]
-    z, v = 1.959964, freedom
-    return (z + (z**3 + z) / (4 * v) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * v**2)
-            + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * v**3))
+# ------------------------------------------------------------------ extrapolated to infinitely many clips
+
+LEVELS = (1, 2, 4, 8)  # into how many disjoint subsets a set is cut: 1/n runs from 1/N to 8/N
+FEWEST = 4  # windows a dimension in the smallest subset; below, the bias is no longer proportional to 1/n
 
 
-def _sum(parts: Sequence[Moments]) -> Moments:
-    total = parts[0]
-    for part in parts[1:]:
-        total = total + part
-    return total
+def frechet_infinity(reference: GroupedMoments, generated: GroupedMoments, *, both: bool = True) -> Estimate:
+    """The distance that infinitely many clips would have (Chong and Forsyth 2020), with its standard error.
+
+    The distance of finite samples is too large by about c/n + e/m. It is measured over disjoint subsets of clips (so
+    WITHOUT replacement: a resample of n rows out of N has the bias of 1/n + 1/N, and its extrapolation keeps c/N) and
+    a straight line in 1/n is carried to 0. `both`: the reference's bias is taken off too, by subsets of its own, as it
+    is a sample as well; the published form (`both=False`) takes the reference as the truth. May be below 0 by chance.
+
+    Raises `UserError` where the smallest subsets would have fewer than `FEWEST` windows a dimension.
+    """
+    own, theirs = _levels(generated), _levels(reference) if both else ()
+    plain = estimate_frechet(reference, generated)
+    value = _extrapolate(reference, generated, theirs, own)
+    # The line moves the value and hardly its spread, while leaving groups out of the small subsets would change their
+    # bias more than their noise: so the plain distance's error stands here. The tests measure that it covers the truth.
+    return interval(value, [None if plain.se is None else plain.se**2], used=_used(reference, generated),
+                    n=plain.n, m=plain.m)
 
 
-def _checked(features: Tensor) -> Tensor:
-    if features.ndim != 2 or 0 in features.shape:
-        raise UserError(f"features must be (rows, dim) with at least one row, not {tuple(features.shape)}")
-    features = features.detach().to(torch.float64)
-    if not torch.isfinite(features).all():
-        raise UserError(f"features hold NaN or infinite values in {int((~torch.isfinite(features)).any(1).sum())} rows")
-    return features
+def frechet_curve(reference: GroupedMoments, generated: GroupedMoments) -> list[tuple[int, float]]:
+    """(windows, mean distance) of the generated set's disjoint subsets, the largest first: what is extrapolated."""
+    whole = reference.total()
+    factor = whole.factor()
+    return [(sum(part.n for part in parts) // len(parts),
+             sum(frechet_of_moments(whole, part, factor_x=factor) for part in parts) / len(parts))
+            for parts in (_subsets(generated, level) for level in _levels(generated))]
 
 
-def _same_dim(x: int, y: int) -> None:
-    if x != y:
-        raise UserError(f"features of dim {x} and dim {y} cannot be compared: use one embedder for both sets")
+def _extrapolate(
+    reference: GroupedMoments, generated: GroupedMoments, theirs: Sequence[int], own: Sequence[int]
+) -> float:
+    at_zero = _intercept(reference.total(), generated, own)
+    if not theirs:
+        return at_zero
+    # Distance(n, m) = d + c/n + e/m: the second line, along the reference's n, gives e/m at the whole reference.
+    total = generated.total()
+    whole = frechet_of_moments(total, reference.total(), factor_x=total.factor())
+    return at_zero - (whole - _intercept(total, reference, theirs))
+
+
+def _intercept(fixed: Moments, groups: GroupedMoments, levels: Sequence[int]) -> float:
+    """Where the line through (1/n, distance to `fixed` of subsets with n rows) meets 1/n = 0."""
+    factor = fixed.factor()
+    points = [(1.0 / part.n, frechet_of_moments(fixed, part, factor_x=factor), 1.0 / level)
+              for level in levels for part in _subsets(groups, level)]
+    # The subsets of one level are disjoint, so together they say as much as the whole set: every level weighs the same.
+    x, y, w = torch.tensor(points, dtype=torch.float64).T
+    w = w / w.sum()
+    mean_x, mean_y = (w * x).sum(), (w * y).sum()
+    slope = (w * (x - mean_x) * (y - mean_y)).sum() / (w * (x - mean_x).square()).sum()
+    return float(mean_y - slope * mean_x)
+
+
+def _subsets(groups: GroupedMoments, level: int) -> list[Moments]:
+    """The groups joined into `level` disjoint subsets. By number, so that a group left out changes its own subset only:
+    the jackknife would count any other change as error."""
+    return [add_up(groups.parts[start::level]) for start in range(level)]
+
+
+def _levels(groups: GroupedMoments) -> tuple[int, ...]:
+    """Those of `LEVELS` whose subsets are large enough."""
+    dim = len(groups.parts[0].mean)
+    levels = tuple(level for level in LEVELS if min(part.n for part in _subsets(groups, level)) >= FEWEST * dim)
+    if len(levels) < 2:
+        rows = sum(part.n for part in groups.parts)
+        raise UserError(f"{rows} windows of {dim} dimensions are too few to extrapolate from: more than "
+                        f"{2 * FEWEST * dim} are needed; use more clips, or an embedder of fewer dimensions")
+    return levels

@@ -21,7 +21,9 @@ from evaluation.adherence import measure_health
 from evaluation.cache import EmbeddingCache, default_cache
 from evaluation.clips import PREPROCESSING, ClipSet, check_clips, embed_clips
 from evaluation.embedders.base import Embedder, load_embedder
-from evaluation.frechet import Estimate, GroupedMoments, estimate_frechet, frechet_of_moments
+from evaluation.estimate import Estimate
+from evaluation.frechet import estimate_frechet, frechet_of_moments
+from evaluation.moments import GroupedMoments
 
 SCHEMA = 1
 METHOD = "nuclear norm of covariance factors, float64; delete-a-group jackknife over clips"

@@ -5,20 +5,22 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from functools import lru_cache
 
 import pytest
 import torch
 
 from audiogen.core.errors import UserError
 from evaluation import frechet_distance
+from evaluation.estimate import Estimate, group_of, student_t
 from evaluation.frechet import (
-    Estimate,
-    GroupedMoments,
-    Moments,
     estimate_frechet,
+    frechet_curve,
+    frechet_infinity,
     frechet_of_moments,
-    student_t,
+    frechet_per_clip,
 )
+from evaluation.moments import GroupedMoments, Moments
 
 
 def normal(rows, dim, seed=0):
@@ -140,7 +142,7 @@ def test_the_jackknife_interval_covers_the_truth_about_95_times_in_100():
     # N(0, 1) against N(0, 4) in 4 dimensions: truth 4 · (2 - 1)² = 4, with a bias far below the standard error here
     hits, estimates = 0, []
     for seed in range(60):
-        estimate = estimate_frechet(grouped(1600, 4, 2 * seed), grouped(1600, 4, 2 * seed + 1, 2.0))
+        estimate = estimate_frechet(grouped(800, 4, 2 * seed), grouped(800, 4, 2 * seed + 1, 2.0))
         hits += estimate.low <= 4.0 <= estimate.high
         estimates.append(estimate)
     spread = torch.tensor([e.value for e in estimates]).std().item()
@@ -165,6 +167,69 @@ def test_one_clip_has_a_value_and_no_interval():
     alone.add("only", normal(4, 3, 2))
     estimate = estimate_frechet(grouped(100, 3, 1), alone)
     assert isinstance(estimate, Estimate) and estimate.value > 0 and estimate.se is None
+
+
+def test_a_clip_against_the_reference_needs_no_covariance_of_its_own():
+    reference, clips = normal(400, 24, 1), [normal(rows, 24, 10 + rows) + 0.3 for rows in (1, 5, 23, 60)]
+    expected = [frechet_distance(reference, clip) for clip in clips]
+    assert frechet_per_clip(Moments.of(reference), clips) == pytest.approx(expected, rel=1e-9)
+    with pytest.raises(UserError, match="dim 3 and dim 24"):
+        frechet_per_clip(Moments.of(reference), [normal(4, 3)])
+
+
+DIM = 16
+
+
+@lru_cache
+def drawn(rows, seed, scale=1.0):
+    return grouped(rows, DIM, seed, scale)
+
+
+
+@pytest.mark.parametrize("rows", [1000, 4000])
+def test_the_extrapolated_distance_of_a_set_drawn_from_the_reference_is_0(rows):
+    estimates = [frechet_infinity(drawn(8000, 50), drawn(rows, seed)) for seed in range(8)]
+    plain = [estimate_frechet(drawn(8000, 50), drawn(rows, seed)).value for seed in range(8)]
+    centre = sum(e.value for e in estimates) / 8
+    spread = torch.tensor([e.value for e in estimates]).std().item()
+    assert abs(centre) < 3 * spread / 8**0.5 and all(abs(e.value) < 3 * e.se for e in estimates)
+    assert min(plain) > 3 * spread  # what is taken away is no small thing
+    assert sum(e.se for e in estimates) / 8 == pytest.approx(spread, rel=0.5)
+
+
+def test_the_same_extrapolation_with_replacement_keeps_the_bias():
+    """What other tools do: every subset is a resample. The property above must fail for it."""
+    kept, honest = [], []
+    for seed in range(8):
+        rows = normal(1000, DIM, seed)
+        draws = torch.Generator().manual_seed(seed)
+        resampled = GroupedMoments(DIM)
+        resampled.parts = [Moments.of(rows[torch.randint(1000, (1000 // 16,), generator=draws)]) for _ in range(16)]
+        resampled.clips = [16] * 16
+        kept.append(frechet_infinity(drawn(8000, 50), resampled).value)
+        honest.append(frechet_infinity(drawn(8000, 50), drawn(1000, seed)).value)
+    spread = torch.tensor(kept).std().item()
+    assert sum(kept) / 8 > 3 * spread > 0 and sum(kept) / 8 > 5 * abs(sum(honest) / 8)
+
+
+def test_extrapolating_finds_a_distance_that_is_there():
+    truth = DIM * (1.2 - 1.0) ** 2
+    estimate = frechet_infinity(drawn(8000, 50), drawn(2000, 2, 1.2))
+    assert abs(estimate.value - truth) < 3 * estimate.se and estimate.se < 0.2 * truth
+    published = frechet_infinity(drawn(8000, 50), drawn(2000, 2, 1.2), both=False)
+    assert published.value > estimate.value  # it leaves the reference's own bias in
+    curve = frechet_curve(drawn(8000, 50), drawn(2000, 2, 1.2))
+    assert [n for n, _ in curve] == sorted((n for n, _ in curve), reverse=True)
+    assert [d for _, d in curve] == sorted(d for _, d in curve)
+
+
+def test_too_few_windows_to_extrapolate_from_are_refused():
+    with pytest.raises(UserError, match="60 windows of 16 dimensions are too few"):
+        frechet_infinity(grouped(8000, DIM, 1), grouped(60, DIM, 2))
+
+
+def test_a_clip_belongs_to_the_same_group_on_every_machine():
+    assert [group_of(name, 16) for name in ("a", "b", "clip 7")] == [0, 4, 10]
 
 
 @pytest.mark.parametrize("freedom, truth", [(1, 12.706), (3, 3.1824), (5, 2.5706), (15, 2.1314), (100, 1.9840)])
