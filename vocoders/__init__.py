@@ -2,5 +2,6 @@
 
 TABLE = {
     "parallel_wavegan": "vocoders.parallel_wavegan:ParallelWaveGAN",
+    "vocos": "vocoders.vocos:Vocos",
     "griffin_lim": "vocoders.griffin_lim:GriffinLim",
 }

@@ -140,13 +140,20 @@ class ShortTime(nn.Module):
 
     def overlap(self, spectrum: Tensor) -> Tensor:
         """complex (batch, frames, bins) -> (batch, (frames - 1) * hop_length + n_fft): the least-squares inverse."""
-        pieces = torch.fft.irfft(spectrum, n=self.n_fft) * self.window            # (batch, frames, n_fft)
+        return self.join(torch.fft.irfft(spectrum, n=self.n_fft))
+
+    def join(self, pieces: Tensor) -> Tensor:
+        """(batch, frames, n_fft), not yet windowed -> (batch, (frames - 1) * hop_length + n_fft)."""
         weight = self.window.square().expand(1, pieces.shape[1], -1)
-        return self._add(pieces) / self._add(weight).clamp(min=1e-3)
+        return self._add(pieces * self.window) / self._add(weight).clamp(min=1e-3)
 
     def audio(self, spectrum: Tensor) -> Tensor:
         """complex (batch, frames, bins) -> (batch, frames * hop_length)."""
-        return self.overlap(spectrum)[:, self.left : self.left + spectrum.shape[1] * self.hop_length]
+        return self.cut(self.overlap(spectrum), spectrum.shape[1])
+
+    def cut(self, extended: Tensor, frames: int) -> Tensor:
+        """(batch, (frames - 1) * hop_length + n_fft) -> (batch, frames * hop_length), what the frames stand for."""
+        return extended[:, self.left : self.left + frames * self.hop_length]
 
     def _add(self, pieces: Tensor) -> Tensor:
         """pieces (batch, frames, n_fft) -> (batch, (frames - 1) * hop_length + n_fft), each where its frame lies.
