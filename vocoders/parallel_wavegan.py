@@ -27,6 +27,7 @@ from audiogen.core.mel_format import MEL_FORMATS, MelFormat
 from audiogen.core.rng import SampleRng
 from audiogen.signal.pqmf import PQMF
 from vocoders.griffin_lim import MelInverse, ShortTime, griffin_lim, peak_phase
+from vocoders.upsampling import UpsampleNetwork
 
 
 @dataclass(frozen=True)
@@ -298,39 +299,6 @@ class FrameNetwork(nn.Module):
         for block in self.blocks:
             x = x + block(x)
         return F.leaky_relu(x, 0.1)
-
-
-class UpsampleNetwork(nn.Module):
-    """The published upsampling: a convolution over frames, then hold and smooth, scale by scale."""
-
-    def __init__(self, aux: int, context: int, scales: tuple[int, ...]) -> None:
-        super().__init__()
-        self.context = context
-        self.conv_in = nn.Conv1d(aux, aux, 2 * context + 1, bias=False)
-        self.upsample = Stretches(scales)
-
-    def forward(self, frames: Tensor) -> Tensor:
-        """(batch, aux, frames) -> (batch, aux, frames * prod(scales)); the edge frames are repeated."""
-        return self.upsample(self.conv_in(F.pad(frames, (self.context, self.context), mode="replicate")))
-
-
-class Stretches(nn.Module):
-    """Pairs of nearest-neighbour stretch and a smoothing filter that all channels share; `up_layers.1, .3, ...`."""
-
-    def __init__(self, scales: tuple[int, ...]) -> None:
-        super().__init__()
-        layers: list[nn.Module] = []
-        for scale in scales:
-            smooth = nn.Conv2d(1, 1, (1, 2 * scale + 1), padding=(0, scale), bias=False)
-            nn.init.constant_(smooth.weight, 1.0 / (2 * scale + 1))
-            layers += [nn.Upsample(scale_factor=(1, scale), mode="nearest"), smooth]
-        self.up_layers = nn.ModuleList(layers)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x[:, None]
-        for layer in self.up_layers:
-            x = layer(x)
-        return x[:, 0]
 
 
 def _smooth(stride: int) -> tuple[int, int, int]:
