@@ -54,6 +54,12 @@ class EmbeddingCache:
         except sqlite3.Error as reason:
             self._give_up(reason)
 
+    def __enter__(self) -> EmbeddingCache:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def close(self) -> None:
         if self.base is not None:
             self.base.close()

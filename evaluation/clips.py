@@ -31,12 +31,13 @@ class Reject:
 
 @dataclass
 class ClipSet:
-    """The usable clips of a folder, and the others. `clips`: path -> content hash."""
+    """The usable clips of a folder, and the others. `clips`: path -> content hash; `lengths`: hash -> seconds."""
 
     folder: Path
     clips: dict[Path, str] = field(default_factory=dict)
     rejects: list[Reject] = field(default_factory=list)
     seconds: float = 0.0
+    lengths: dict[str, float] = field(default_factory=dict)
 
 
 def list_clips(folder: str | Path) -> list[Path]:
@@ -77,7 +78,8 @@ def check_clips(folder: str | Path, *, shortest: float = 0.0, max_rejects: float
         except UserError as reason:
             found.rejects.append(Reject(str(path.relative_to(folder)), str(reason)))
             continue
-        found.clips[path] = hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
+        digest = hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
+        found.clips[path], found.lengths[digest] = digest, audio.seconds
         found.seconds += audio.seconds
     if not found.clips:
         raise UserError(f"none of the {len(files)} clips in {folder} can be scored: {found.rejects[0].reason}")

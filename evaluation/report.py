@@ -21,12 +21,12 @@ from evaluation.adherence import measure_health
 from evaluation.cache import EmbeddingCache, default_cache
 from evaluation.clips import PREPROCESSING, ClipSet, check_clips, embed_clips
 from evaluation.embedders.base import Embedder, load_embedder
-from evaluation.estimate import Estimate
-from evaluation.frechet import estimate_frechet, frechet_of_moments
-from evaluation.moments import GroupedMoments
+from evaluation.frechet import frechet_per_clip
+from evaluation.score import METRICS, score
+from evaluation.summary import Summary
 
-SCHEMA = 1
-METHOD = "nuclear norm of covariance factors, float64; delete-a-group jackknife over clips"
+SCHEMA = 2
+METHOD = "float64; intervals by a delete-a-group jackknife over 16 groups of clips"
 
 
 def noisy(audio: Tensor, sample_rate: int, digest: str) -> Tensor:
@@ -61,100 +61,115 @@ ANCHORS: dict[str, Callable[[Tensor, int, str], Tensor]] = {
 
 def evaluate(
     reference: str | Path, generated: str | Path, *, embedders: Sequence[str] = ("melstats",),
-    weights: str | Path | None = None, cache: str | Path | None = "default", anchors: bool = True,
-    anchor_clips: int = 64, short: str = "reject", max_rejects: float = 0.01, health: bool = True,
-    say: Callable[[str], None] = lambda line: None,
+    metrics: Sequence[str] = tuple(METRICS), weights: str | Path | None = None, cache: str | Path | None = "default",
+    anchors: bool = True, anchor_clips: int = 64, short: str = "reject", max_rejects: float = 0.01,
+    health: bool = True, say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Score the clips of folder `generated` against those of `reference`; -> the values of result.json.
 
-    For every embedder: the Fréchet distance with a standard error and 95 % interval (jackknife over groups of clips),
-    a floor (one half of the reference against the other: what "no difference" looks like at that N), and anchors (what
-    known damage to at most `anchor_clips` reference clips costs). Health (loudness, clipping, ...) of the generated
-    clips.
+    For every embedder: distances with a standard error and 95 % interval (jackknife over groups of clips), a floor (one
+    half of the reference against the other: what "no difference" looks like at that N), anchors (what known damage to
+    at most `anchor_clips` reference clips costs), and each generated clip's own distance to the reference. Health
+    (loudness, clipping, ...) of the generated clips.
 
-    short: what becomes of clips of less than one window, "reject" or "pad" (with silence). cache: a file, "default", or
-    None (kept in memory, for this run only). Raises `UserError` where weights are missing or more than `max_rejects` of
-    the files cannot be scored.
+    Either set may be a summary (.npz) that `audiogen embed` wrote; then there is one embedder, the summary's, and what
+    needs the audio itself is left out. short: what becomes of clips of less than one window, "reject" or "pad" (with
+    silence). cache: a file, "default", or None (kept in memory, for this run only). Raises `UserError` where weights
+    are missing or more than `max_rejects` of the files cannot be scored.
     """
     if short not in ("reject", "pad"):
         raise UserError(f"short={short!r} must be 'reject' or 'pad'")
     if not embedders:
         raise UserError("name at least one embedder")
-    models = [load_embedder(name, weights=weights) for name in dict.fromkeys(embedders)]
-    shortest = max(model.window for model in models) if short == "reject" else 0.0
-    sets = {
-        "reference": check_clips(reference, shortest=shortest, max_rejects=max_rejects),
-        "generated": check_clips(generated, shortest=shortest, max_rejects=max_rejects),
-    }
-    store = EmbeddingCache(default_cache() if cache == "default" else cache or ":memory:")
+    places = {"reference": Path(reference), "generated": Path(generated)}
+    ready = {name: Summary.load(path) for name, path in places.items() if path.suffix == ".npz"}
+    names = tuple(dict.fromkeys(s.made_by["embedder"] for s in ready.values())) or tuple(dict.fromkeys(embedders))
+    models = [load_embedder(name, weights=weights) for name in names] if len(ready) < 2 else []
+    shortest = max((model.window for model in models), default=0.0) if short == "reject" else 0.0
+    sets = {name: check_clips(path, shortest=shortest, max_rejects=max_rejects)
+            for name, path in places.items() if name not in ready}
     warnings = _overlap(sets)
-    metrics = []
-    try:
+    measured = []
+    with EmbeddingCache(default_cache() if cache == "default" else cache or ":memory:") as store:
         for model in models:
             say(f"{model.name}: {' and '.join(f'{len(s.clips)} {name}' for name, s in sets.items())} clips")
-            metrics.append(_score(sets, model, store, anchor_clips if anchors else 0, short == "pad", warnings))
-    finally:
-        store.close()
+            pad = short == "pad"
+            summaries = ready | {name: summarise(clips, model, store, pad=pad) for name, clips in sets.items()}
+            ladder = _ladder(sets, model, store, pad, anchor_clips if anchors else 0)
+            scores = score(**summaries, metrics=metrics, anchors=ladder)
+            if "generated" in sets:
+                scores["clips"] = _each_clip(summaries["reference"], sets["generated"], model, store, pad)
+            measured.append({**summaries["reference"].made_by, "note": model.note, "method": METHOD, **scores})
+    if len(ready) == 2:
+        measured.append({**ready["reference"].made_by, "method": METHOD, **score(**ready, metrics=metrics)})
     result = {
         "schema": SCHEMA, "audiogen": audiogen.__version__, "torch": torch.__version__,
-        "python": platform.python_version(), "resampler": RESAMPLER, "preprocessing": PREPROCESSING,
-        "short_clips": short,
-        "sets": {name: _describe(clips) for name, clips in sets.items()},
-        "metrics": metrics, "warnings": warnings,
+        "python": platform.python_version(), "short_clips": short,
+        "sets": {name: _describe(sets.get(name), ready.get(name), places[name]) for name in places},
+        "embedders": measured, "warnings": warnings,
     }
-    if health:
+    if health and "generated" in sets:
         result["health"] = {str(path.relative_to(sets["generated"].folder)): dataclasses.asdict(measure_health(path))
                             for path in sets["generated"].clips}
     return result
 
 
-def _score(sets: dict[str, ClipSet], model: Embedder, store: EmbeddingCache, anchor_clips: int, pad: bool,
-           warnings: list[str]) -> dict[str, Any]:
-    def moments(clips: ClipSet, **how: Any) -> GroupedMoments:
-        grouped = GroupedMoments(model.dim)
-        for digest, features in embed_clips(clips, model, store, pad=pad, **how):
-            grouped.add(digest, features)
-        return grouped
+def summarise(
+    clips: ClipSet, model: Embedder, store: EmbeddingCache, *, pad: bool = False, **how: Any
+) -> Summary:
+    """Embed a set of clips (from the cache where it can) into a `Summary`. `how`: as for `embed_clips`."""
+    summary = Summary.none(model.dim, made_by(model, pad=pad))
+    names = {digest: str(path.relative_to(clips.folder)) for path, digest in clips.clips.items()}
+    for digest, features in embed_clips(clips, model, store, pad=pad, **how):
+        summary.add(digest, features, path=names[digest], seconds=clips.lengths.get(digest, 0.0))
+    summary.rejects = [dataclasses.asdict(reject) for reject in clips.rejects]
+    return summary
 
-    reference, generated = moments(sets["reference"]), moments(sets["generated"])
-    digests = sorted(set(sets["reference"].clips.values()))
-    half_a, half_b = (moments(sets["reference"], only=set(digests[side::2])) for side in (0, 1))  # of equal N
-    for name, grouped in (("reference", reference), ("generated", generated)):
-        frames = grouped.total().n
-        if frames < 4 * model.dim:
-            warnings.append(f"{model.name}: {frames} windows of {name} audio for {model.dim} dimensions: the distance "
-                            f"is biased upwards, compare it only with sets of the same size and with the floor")
-    floor = None
-    if min(half_a.total().n, half_b.total().n) > 0:
-        floor = _row(estimate_frechet(half_a, half_b))
-    rows = {}
-    chosen = set(sorted(sets["reference"].clips.values())[:anchor_clips])
-    for name, change in ANCHORS.items() if chosen else ():
-        changed = moments(sets["reference"], change=change, change_name=name, only=chosen)
-        value = frechet_of_moments(reference.total(), changed.total())  # no interval: a rung of the ladder needs none
-        rows[name] = _row(Estimate(value, None, None, None, sum(reference.clips), sum(changed.clips)))
+
+def made_by(model: Embedder, *, pad: bool) -> dict[str, Any]:
+    """All that an embedding depends on besides the audio itself."""
     return {
-        "metric": "frechet", "method": METHOD,
         "embedder": model.name, "embedder_version": model.version, "weights_sha256": model.weights_sha256,
-        "note": model.note, "sample_rate": model.sample_rate, "dim": model.dim, "window_seconds": model.window,
-        "hop_seconds": model.hop, **_row(estimate_frechet(reference, generated)),
-        "windows": {"reference": reference.total().n, "generated": generated.total().n},
-        "floor": floor, "anchors": rows,
+        "sample_rate": model.sample_rate, "dim": model.dim, "window_seconds": model.window, "hop_seconds": model.hop,
+        "preprocessing": PREPROCESSING, "resampler": RESAMPLER, "short_clips": "pad" if pad else "reject",
     }
 
 
-def _row(estimate: Estimate) -> dict[str, Any]:
-    interval = None if estimate.se is None else [estimate.low, estimate.high]
-    return {"value": estimate.value, "se": estimate.se, "interval_95": interval,
-            "n_reference": estimate.n, "n_generated": estimate.m}
+def _ladder(
+    sets: dict[str, ClipSet], model: Embedder, store: EmbeddingCache, pad: bool, count: int
+) -> dict[str, Summary]:
+    """The anchors: known damage to some reference clips."""
+    if "reference" not in sets or not count:
+        return {}
+    chosen = set(sorted(sets["reference"].clips.values())[:count])
+    return {name: summarise(sets["reference"], model, store, pad=pad, change=change, change_name=name, only=chosen)
+            for name, change in ANCHORS.items()}
 
 
-def _describe(clips: ClipSet) -> dict[str, Any]:
-    return {"folder": str(clips.folder), "clips": len(clips.clips), "hours": round(clips.seconds / 3600, 4),
+def _each_clip(
+    reference: Summary, clips: ClipSet, model: Embedder, store: EmbeddingCache, pad: bool
+) -> list[dict[str, Any]]:
+    """Every generated clip's own Fréchet distance to the reference, the nearest first."""
+    total = reference.moments.total()
+    factor = total.factor()
+    names = {digest: str(path.relative_to(clips.folder)) for path, digest in clips.clips.items()}
+    lines = [{"path": names[digest], "frechet": frechet_per_clip(total, [features], factor=factor)[0]}
+             for digest, features in embed_clips(clips, model, store, pad=pad)]
+    return sorted(lines, key=lambda line: line["frechet"])
+
+
+def _describe(clips: ClipSet | None, summary: Summary | None, place: Path) -> dict[str, Any]:
+    if clips is None:
+        counts = summary.counts
+        return {"summary": str(place), "clips": int(counts["clips"]), "hours": round(counts["seconds"] / 3600, 4),
+                "rejected": summary.rejects}
+    return {"folder": str(place), "clips": len(clips.clips), "hours": round(clips.seconds / 3600, 4),
             "rejected": [dataclasses.asdict(reject) for reject in clips.rejects]}
 
 
 def _overlap(sets: dict[str, ClipSet]) -> list[str]:
+    if len(sets) < 2:
+        return []
     shared = set(sets["reference"].clips.values()) & set(sets["generated"].clips.values())
     return [f"{len(shared)} generated clips are the same files as reference clips"] if shared else []
 
@@ -171,21 +186,24 @@ def print_result(result: dict[str, Any], console: Any = None) -> None:
     from rich.table import Table
 
     console = console or Console()
-    for metric in result["metrics"]:
-        title = f"Fréchet distance, {metric['embedder']} ({metric['dim']}-d, {metric['sample_rate']} Hz)"
-        table = Table(title=title, caption=metric["note"], title_justify="left", caption_justify="left")
-        table.add_column("against the reference")
-        for name in ("value", "± se", "95 % interval", "N"):
+    for measured in result["embedders"]:
+        title = f"{measured['embedder']} ({measured['dim']}-d, {measured['sample_rate']} Hz)"
+        table = Table(title=title, caption=measured.get("note"), title_justify="left", caption_justify="left")
+        table.add_column("generated against the reference")
+        for name in ("value", "± se", "95 % interval", "floor", "N"):
             table.add_column(name, justify="right")
-        rows = {"generated": metric, "floor: half of the reference against the other": metric["floor"]}
-        rows |= metric["anchors"]
-        for name, row in rows.items():
-            if row is not None:
-                low, high = row["interval_95"] or (None, None)
-                table.add_row(name, f"{row['value']:.4g}", "" if row["se"] is None else f"{row['se']:.2g}",
-                              "" if low is None else f"{low:.4g} - {high:.4g}",
-                              f"{row['n_reference']}, {row['n_generated']}")
+        for name, row in measured["scores"].items():
+            floor = measured["floor"].get(name)
+            table.add_row(METRICS[name][0], *_cells(row), "" if floor is None else f"{floor['value']:.3g}",
+                          f"{row['n_reference']}, {row['n_generated']}")
+        for anchor, rows in measured["anchors"].items():
+            table.add_section()
+            for name, row in rows.items():
+                table.add_row(f"{METRICS[name][0]} of {anchor}", *_cells(row), "",
+                              f"{row['n_reference']}, {row['n_generated']}", style="dim")
         console.print(table)
+        for warning in measured["warnings"]:
+            console.print(f"warning: {measured['embedder']}: {warning}", style="yellow", markup=False)
     if result.get("health"):
         console.print(health_line(list(result["health"].values())))
     for name, clips in result["sets"].items():
@@ -195,6 +213,12 @@ def print_result(result: dict[str, Any], console: Any = None) -> None:
             console.print(f"  {reject['reason']}", markup=False)
     for warning in result["warnings"]:
         console.print(f"warning: {warning}", style="yellow", markup=False)
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, str, str]:
+    low, high = row["interval_95"] or (None, None)
+    return (f"{row['value']:.4g}", "" if row["se"] is None else f"{row['se']:.2g}",
+            "" if low is None else f"{low:.4g} - {high:.4g}")
 
 
 def health_line(values: list[dict[str, Any]]) -> str:

@@ -41,7 +41,7 @@ def folder(path, seeds, change=lambda x: x, rate=RATE):
 
 
 def score(reference, generated, **options):
-    return evaluate(reference, generated, cache=None, health=False, **{"anchors": False, **options})["metrics"][0]
+    return evaluate(reference, generated, cache=None, health=False, **{"anchors": False, **options})["embedders"][0]
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def real(tmp_path_factory):
 
 def test_the_same_clips_score_zero_and_are_named_as_such(real):
     result = evaluate(real, real, cache=None, health=False, anchors=False)
-    assert result["metrics"][0]["value"] < 1e-9
+    assert result["embedders"][0]["scores"]["frechet"]["value"] < 1e-9
     assert any("same files" in warning for warning in result["warnings"])
 
 
@@ -78,13 +78,15 @@ def test_floor_and_anchors_stand_in_order(real, tmp_path):
     other = folder(tmp_path, range(100, 124))
     metric = score(real, other, anchors=True)
     assert set(metric["anchors"]) == set(ANCHORS)
-    values = {name: row["value"] for name, row in metric["anchors"].items()}
-    assert metric["floor"]["value"] < values["reference below 3 kHz"]
-    assert metric["value"] < values["reference + noise at 20 dB"] < values["white noise"]
-    low, high = metric["interval_95"]
-    assert low <= metric["value"] <= high and metric["se"] > 0
-    assert (metric["n_reference"], metric["n_generated"]) == (24, 24)
-    assert (metric["floor"]["n_reference"], metric["floor"]["n_generated"]) == (12, 12)
+    for name in ("frechet", "kernel"):
+        row, floor = metric["scores"][name], metric["floor"][name]
+        values = {anchor: rows[name]["value"] for anchor, rows in metric["anchors"].items()}
+        assert floor["value"] < values["reference below 3 kHz"]
+        assert row["value"] < values["reference + noise at 20 dB"] < values["white noise"]
+        low, high = row["interval_95"]
+        assert low <= row["value"] <= high and row["se"] > 0
+        assert (row["n_reference"], row["n_generated"]) == (24, 24)
+        assert floor["n_reference"] + floor["n_generated"] == 24 and floor["n_reference"] > 4 < floor["n_generated"]
 
 
 def test_bad_files_are_listed_and_change_no_other_clips_numbers(real, tmp_path):
@@ -101,7 +103,7 @@ def test_bad_files_are_listed_and_change_no_other_clips_numbers(real, tmp_path):
     result = evaluate(real, bad, cache=None, health=False, anchors=False, max_rejects=0.5)
     assert sorted(reject["path"] for reject in result["sets"]["generated"]["rejected"]) == [
         "empty.flac", "nan.wav", "no samples.wav", "short.wav", "silent.wav", "text ü.wav"]
-    assert result["metrics"][0]["value"] == score(real, good)["value"]
+    assert result["embedders"][0]["scores"] == score(real, good)["scores"]
 
 
 def test_rates_channels_and_subfolders_are_read(tmp_path):
@@ -121,9 +123,9 @@ def test_short_clips_can_be_padded(real, tmp_path):
 
 def test_a_cached_run_gives_the_numbers_of_a_fresh_one_and_embeds_nothing(real, tmp_path, monkeypatch):
     cache = tmp_path / "cache" / "embeddings.sqlite"
-    fresh = evaluate(real, real, cache=cache, health=False)["metrics"]
+    fresh = evaluate(real, real, cache=cache, health=False)["embedders"]
     monkeypatch.setattr("evaluation.embedders.melstats.vggish_log_mel", None)  # calling it would raise
-    assert evaluate(real, real, cache=cache, health=False)["metrics"] == fresh
+    assert evaluate(real, real, cache=cache, health=False)["embedders"] == fresh
 
 
 def test_a_cache_key_names_all_that_the_numbers_depend_on():
@@ -156,8 +158,8 @@ def test_the_command_writes_its_result_whole(real, tmp_path, monkeypatch, capsys
     assert main(["evaluate", str(real), str(folder(tmp_path / "gen", range(60, 64))), "-o", str(out)]) == 0
     result = json.loads(out.read_text())
     assert list(out.parent.iterdir()) == [out]
-    assert result["metrics"][0]["embedder"] == "melstats" and "not comparable" in result["metrics"][0]["note"]
-    assert result["resampler"].startswith("soxr") and result["torch"] == torch.__version__
+    assert result["embedders"][0]["embedder"] == "melstats" and "not comparable" in result["embedders"][0]["note"]
+    assert result["embedders"][0]["resampler"].startswith("soxr") and result["torch"] == torch.__version__
     assert len(result["health"]) == 4
     printed = capsys.readouterr().out
     assert "floor" in printed and "white noise" in printed

@@ -1,0 +1,110 @@
+"""Two summaries -> scores: every distance with its interval, and the floor that chance alone would give.
+
+A reader needs both: a distance of 3.1 says nothing until one knows that one half of the reference scores 2.9 against
+the other half, and that noise at 20 dB scores 14.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from audiogen.core.config import did_you_mean
+from audiogen.core.errors import UserError
+from evaluation.estimate import Estimate
+from evaluation.frechet import FEWEST, estimate_frechet, frechet_curve, frechet_infinity
+from evaluation.kernel_distance import bandwidth_of, estimate_kernel_distance
+from evaluation.mauve import estimate_mauve_distance
+from evaluation.precision_recall import estimate_precision_recall
+from evaluation.summary import Summary, require_alike
+
+# name -> (what it is called in tables, whether lower is better)
+METRICS: dict[str, tuple[str, bool]] = {
+    "frechet": ("Fréchet distance", True),
+    "fad_inf": ("Fréchet distance, N → ∞", True),
+    "kernel": ("kernel distance × 100", True),
+    "precision": ("precision", False),
+    "recall": ("recall", False),
+    "density": ("density", False),
+    "coverage": ("coverage", False),
+    "mauve": ("MAUVE distance (-ln)", True),
+}
+NEIGHBOURS = ("precision", "recall", "density", "coverage")
+
+
+def score(
+    reference: Summary, generated: Summary, *, metrics: Sequence[str] = tuple(METRICS),
+    anchors: dict[str, Summary] | None = None,
+) -> dict[str, Any]:
+    """-> {"scores": name -> row, "floor": name -> row, "anchors": anchor -> name -> row, "curve", "warnings", ...}.
+
+    A row is {value, se, interval_95, n_reference, n_generated}, counted in clips. A metric that too few clips allow is
+    left out, and a warning says why. Raises `UserError` where the two summaries were not made the same way.
+    """
+    for name in metrics:
+        if name not in METRICS:
+            raise UserError(f"no metric is called {name!r}{did_you_mean(name, METRICS)}")
+    require_alike(reference, generated)
+    warnings = _too_few(reference, generated)
+    rows = _estimates(reference, generated, metrics, warnings)
+    halves = [reference.half(which) for which in (0, 1)]
+    floor: dict[str, Estimate] = {}
+    if all(half.moments.total().n for half in halves):
+        floor = _estimates(*halves, metrics, [])
+    ladder = {name: _estimates(reference, changed, [m for m in metrics if m in ("frechet", "kernel")], [])
+              for name, changed in (anchors or {}).items()}
+    curve = frechet_curve(reference.moments, generated.moments) if "fad_inf" in rows else []
+    return {
+        "scores": {name: _row(estimate) for name, estimate in rows.items()},
+        "floor": {name: _row(estimate) for name, estimate in floor.items()},
+        "anchors": {name: {m: _row(e) for m, e in estimates.items()} for name, estimates in ladder.items()},
+        "curve": [{"windows": windows, "frechet": value} for windows, value in curve],
+        "windows": {"reference": reference.moments.total().n, "generated": generated.moments.total().n},
+        "warnings": warnings,
+    }
+
+
+def _estimates(x: Summary, y: Summary, metrics: Iterable[str], warnings: list[str]) -> dict[str, Estimate]:
+    metrics = list(metrics)
+    found: dict[str, Estimate] = {}
+
+    def attempt(name: str, estimate: Callable[[], Estimate | dict[str, Estimate]]) -> None:
+        try:
+            value = estimate()
+        except UserError as reason:
+            warnings.append(f"no {METRICS[name][0] if name in METRICS else name}: {reason}")
+            return
+        found.update(value if isinstance(value, dict) else {name: value})
+
+    a, b = x.sample.cut(), y.sample.cut()
+    sides = (a.rows, b.rows, a.clips.tolist(), b.clips.tolist())
+    if "frechet" in metrics:
+        attempt("frechet", lambda: estimate_frechet(x.moments, y.moments))
+    if "fad_inf" in metrics:
+        attempt("fad_inf", lambda: frechet_infinity(x.moments, y.moments))
+    if "kernel" in metrics:
+        attempt("kernel", lambda: estimate_kernel_distance(*sides, bandwidth=bandwidth_of(a.rows)))
+    if set(metrics) & set(NEIGHBOURS):
+        attempt("precision and recall", lambda: estimate_precision_recall(*sides))
+    if "mauve" in metrics:
+        attempt("mauve", lambda: estimate_mauve_distance(*sides))
+    return {name: found[name] for name in METRICS if name in found and name in metrics}
+
+
+def _too_few(reference: Summary, generated: Summary) -> list[str]:
+    warnings = []
+    for name, summary in (("reference", reference), ("generated", generated)):
+        rows, clips = summary.moments.total().n, sum(summary.moments.clips)
+        if rows < FEWEST * summary.dim:
+            warnings.append(f"{rows} windows of {name} audio for {summary.dim} dimensions: the Fréchet distance is "
+                            "biased upwards; compare it only with sets of the same size and with the floor, or read "
+                            "the kernel distance, whose expectation does not depend on N")
+        if clips < 30:
+            warnings.append(f"{clips} {name} clips: the intervals are rough")
+    return warnings
+
+
+def _row(estimate: Estimate) -> dict[str, Any]:
+    interval = None if estimate.se is None else [estimate.low, estimate.high]
+    return {"value": estimate.value, "se": estimate.se, "interval_95": interval,
+            "n_reference": estimate.n, "n_generated": estimate.m}
