@@ -7,7 +7,7 @@ of a sound are seen beside the loud ones.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -15,26 +15,16 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 
-@dataclass(frozen=True)
-class DiscriminatorConfig:
-    resolutions: tuple[tuple[int, int], ...] = ((1024, 256), (512, 128), (256, 64))  # n_fft, hop_length
-    channels: int = 16
-    compression: float = 0.3  # exponent of the magnitude; 1: as it is
+class SpectrumDiscriminators(nn.Module):
+    """One `SpectrumDiscriminator` for each resolution (n_fft, hop_length)."""
 
-
-class MultiResolutionDiscriminator(nn.Module):
-    """One `SpectrumDiscriminator` for each resolution."""
-
-    def __init__(self, config: DiscriminatorConfig | None = None) -> None:
+    def __init__(self, resolutions: Sequence[tuple[int, int]], channels: int, compression: float) -> None:
         super().__init__()
-        self.config = config or DiscriminatorConfig()
-        self.parts = nn.ModuleList(
-            SpectrumDiscriminator(n_fft, hop_length, self.config.channels, self.config.compression)
-            for n_fft, hop_length in self.config.resolutions
-        )
+        self.parts = nn.ModuleList(SpectrumDiscriminator(n_fft, hop, channels, compression)
+                                   for n_fft, hop in resolutions)
 
     def forward(self, audio: Tensor) -> list[list[Tensor]]:
-        """audio (batch, 1, time) -> for each resolution its feature maps; the last one is the verdict, 1 for real."""
+        """audio (batch, 1, time) -> for each resolution its feature maps, the verdict last."""
         return [part(audio) for part in self.parts]
 
 
@@ -46,6 +36,7 @@ class SpectrumDiscriminator(nn.Module):
     def __init__(self, n_fft: int, hop_length: int, channels: int, compression: float) -> None:
         super().__init__()
         self.n_fft, self.hop_length, self.compression = n_fft, hop_length, compression
+        self.shortest = n_fft // 2 + 1
         self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
         shapes = [(2, 1), (channels, 1), (channels, 2), (channels, 4)]            # inputs, dilation in time
         self.layers = nn.ModuleList(
@@ -68,26 +59,3 @@ class SpectrumDiscriminator(nn.Module):
             x = F.leaky_relu(layer(x), 0.2)
             features.append(x)
         return [*features, self.verdict(x)]
-
-
-def verdict_loss(real: list[list[Tensor]], fake: list[list[Tensor]]) -> Tensor:
-    """The discriminator's least-squares loss (Mao et al. 2017): real -> 1, fake -> 0."""
-    losses = [
-        (r[-1].float() - 1).square().mean() + f[-1].float().square().mean() for r, f in zip(real, fake, strict=True)
-    ]
-    return torch.stack(losses).mean()
-
-
-def adversarial_loss(fake: list[list[Tensor]]) -> Tensor:
-    """The generator's least-squares loss: fake -> 1."""
-    return torch.stack([(f[-1].float() - 1).square().mean() for f in fake]).mean()
-
-
-def feature_loss(real: list[list[Tensor]], fake: list[list[Tensor]]) -> Tensor:
-    """Mean distance of the feature maps, each as a share of the real one's size (the scale of a layer is arbitrary)."""
-    losses = []
-    for r, f in zip(real, fake, strict=True):
-        for a, b in zip(r[:-1], f[:-1], strict=True):
-            a = a.detach().float()
-            losses.append((a - b.float()).abs().mean() / (a.abs().mean() + 1e-3))
-    return torch.stack(losses).mean()
