@@ -63,13 +63,18 @@ def read_mono(path: Path) -> Audio:
     return Audio(mono, audio.sample_rate)
 
 
-def check_clips(folder: str | Path, *, shortest: float = 0.0, max_rejects: float = 0.01) -> ClipSet:
+def check_clips(
+    folder: str | Path, *, shortest: float = 0.0, max_rejects: float = 0.01, shard: tuple[int, int] = (0, 1)
+) -> ClipSet:
     """Read every clip once: unreadable, NaN, empty, silent ones and those under `shortest` seconds become rejects.
 
+    shard (i, n): only every n-th file of the folder, from the i-th on.
     Raises `UserError` where more than `max_rejects` (a share of the files) are, or none is left.
     """
     found = ClipSet(Path(folder))
-    files = list_clips(folder)
+    files = list_clips(folder)[shard[0] :: shard[1]]
+    if not files:
+        raise UserError(f"{folder} has fewer files than there are shards: shard {shard[0] + 1} of {shard[1]} is empty")
     for path in files:
         try:
             audio = read_mono(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import json
 import platform
@@ -175,9 +176,20 @@ def _overlap(sets: dict[str, ClipSet]) -> list[str]:
 
 
 def write_result(result: dict[str, Any], path: str | Path) -> None:
-    """result.json, whole or not at all."""
+    """result.json, whole or not at all; and beside it, where there are any, the generated clips line by line as CSV."""
+    path = Path(path)
     with whole_file(path) as part:
         part.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    clips: dict[str, dict[str, Any]] = {name: dict(values) for name, values in result.get("health", {}).items()}
+    for measured in result["embedders"]:
+        for line in measured.get("clips", ()):
+            clips.setdefault(line["path"], {})[f"frechet_{measured['embedder']}"] = line["frechet"]
+    if clips:
+        columns = list(dict.fromkeys(name for values in clips.values() for name in values))
+        with whole_file(path.with_suffix(".clips.csv")) as part, open(part, "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, ["path", *columns])
+            writer.writeheader()
+            writer.writerows({"path": name, **values} for name, values in clips.items())
 
 
 def print_result(result: dict[str, Any], console: Any = None) -> None:
@@ -196,12 +208,15 @@ def print_result(result: dict[str, Any], console: Any = None) -> None:
             floor = measured["floor"].get(name)
             table.add_row(METRICS[name][0], *_cells(row), "" if floor is None else f"{floor['value']:.3g}",
                           f"{row['n_reference']}, {row['n_generated']}")
-        for anchor, rows in measured["anchors"].items():
-            table.add_section()
-            for name, row in rows.items():
-                table.add_row(f"{METRICS[name][0]} of {anchor}", *_cells(row), "",
-                              f"{row['n_reference']}, {row['n_generated']}", style="dim")
         console.print(table)
+        if measured["anchors"]:
+            ladder = Table(title="known damage to the reference", title_justify="left", title_style="dim", style="dim")
+            names = list(next(iter(measured["anchors"].values())))
+            for name in ("", *(METRICS[name][0] for name in names)):
+                ladder.add_column(name, justify="left" if not name else "right")
+            for anchor, rows in measured["anchors"].items():
+                ladder.add_row(anchor, *(f"{rows[name]['value']:.4g}" if name in rows else "" for name in names))
+            console.print(ladder)
         for warning in measured["warnings"]:
             console.print(f"warning: {measured['embedder']}: {warning}", style="yellow", markup=False)
     if result.get("health"):

@@ -41,6 +41,9 @@ VERBS = {
     "render": Verb("audiogen.cli.render:Render", "play scores with real instruments: pairs of notes and audio"),
     "train": Verb("audiogen.cli.train:train", "train a generator or a vocoder by a recipe"),
     "evaluate": Verb("audiogen.cli.evaluate:Evaluate", "score generated audio against a reference folder"),
+    "compare": Verb("audiogen.cli.compare:Compare", "which of two sets of clips is nearer to a reference"),
+    "embed": Verb("audiogen.cli.embed:Embed", "embed a folder, or a shard of it, into a file that evaluate takes"),
+    "merge": Verb("audiogen.cli.embed:Merge", "add up embedded shards"),
     "info": Verb("audiogen.cli.info:Info", "versions, machine, checkpoints and their styles"),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -15,21 +16,27 @@ from audiogen.core.errors import UserError
 class Evaluate:
     """Score the clips of GENERATED against those of REFERENCE (real audio, best held out from training).
 
-    Prints the Fréchet distance with its interval, beside a floor (one half of the reference against the other half)
-    and anchors (what noise, a low-pass, and silence score); -o writes all of it with its provenance as JSON. melstats
-    needs no weights and compares nothing but your own runs; musicnn and yamnet need their published weight files.
+    Prints every distance with its interval, beside a floor (one half of the reference against the other half) and
+    anchors (what noise, a low-pass, and silence score); -o writes all of it with its provenance as JSON, and the clips
+    one by one as CSV beside it. melstats needs no weights and compares nothing but your own runs; musicnn and yamnet
+    need their published weight files.
 
     examples:
       audiogen evaluate real/ clips/
       audiogen evaluate real/ clips/ --embedder musicnn yamnet --weights ~/weights -o result.json
+      audiogen evaluate real.npz clips/ --metrics fad_inf kernel --fail-if "fad_inf.hi > 3.0"
     """
 
     reference: Annotated[Positional[Path], arg(metavar="REFERENCE", help_behavior_hint="")]
-    """Folder of real audio."""
+    """Folder of real audio, or a file that `audiogen embed` wrote."""
     generated: Annotated[Positional[Path], arg(metavar="GENERATED", help_behavior_hint="")]
-    """Folder of generated audio."""
+    """Folder of generated audio, or a file that `audiogen embed` wrote."""
     embedder: Annotated[tuple[str, ...], arg(aliases=["-e"], metavar="NAME [NAME ...]")] = ("melstats",)
     """melstats, musicnn, musicnn_mtt, yamnet; several measure side by side."""
+    metrics: Annotated[tuple[str, ...], arg(metavar="NAME [NAME ...]", help_behavior_hint="(default: all)")] = ()
+    """frechet fad_inf kernel precision recall density coverage mauve."""
+    fail_if: Annotated[tuple[str, ...], arg(metavar="CONDITION [CONDITION ...]", help_behavior_hint="")] = ()
+    """Exit with 3 where a condition is true, e.g. "fad_inf.hi > 3.0" (.value .lo .hi .se)."""
     out: Annotated[Path | None, arg(aliases=["-o"], metavar="FILE", help_behavior_hint="(default: none)")] = None
     """Where the result is written as JSON."""
     weights: Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="(default: $AUDIOGEN_WEIGHTS)")] = None
@@ -49,7 +56,9 @@ class Evaluate:
         import torch
         from rich.console import Console
 
+        from evaluation.conditions import Condition
         from evaluation.report import evaluate, print_result, write_result
+        from evaluation.score import METRICS
 
         if not 0.0 <= self.max_rejects <= 1.0:
             raise UserError(f"--max-rejects {self.max_rejects} must be a share between 0 and 1")
@@ -57,14 +66,19 @@ class Evaluate:
             if self.threads < 1:
                 raise UserError(f"--threads {self.threads} must be at least 1")
             torch.set_num_threads(self.threads)
+        conditions = [Condition.parse(text) for text in self.fail_if]
         notes = Console(stderr=True)
         result = evaluate(
             self.reference, self.generated, embedders=self.embedder, weights=self.weights, short=self.short,
-            max_rejects=self.max_rejects, anchors=not self.no_anchors, cache=None if self.no_cache else "default",
+            max_rejects=self.max_rejects, metrics=self.metrics or tuple(METRICS), anchors=not self.no_anchors,
+            cache=None if self.no_cache else "default",
             say=lambda line: notes.print(line, style="dim", markup=False),
         )
+        failures = [line for condition in conditions for line in condition.met(result)]
         print_result(result)
         if self.out is not None:
             write_result(result, self.out)
             print(f"written to {self.out}")
-        return 0
+        for line in failures:
+            print(f"audiogen: failed: {line}", file=sys.stderr)
+        return 3 if failures else 0

@@ -1,0 +1,92 @@
+"""audiogen embed and merge: a folder's embeddings as one small file that adds up, for sets spread over machines."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from audiogen.core.errors import UserError
+
+
+@dataclass(frozen=True)
+class Embed:
+    """Embed the clips of FOLDER and write what every distance needs as one file (.npz, a few MB).
+
+    `audiogen evaluate` takes such files in place of folders. With --shard i/n only every n-th clip is embedded: run the
+    n shards wherever you like, then `audiogen merge` them. The result does not depend on n.
+
+    examples:
+      audiogen embed real/ -o real.npz
+      audiogen embed real/ --shard 1/4 -o real-1.npz
+      audiogen merge real-1.npz real-2.npz real-3.npz real-4.npz -o real.npz
+      audiogen evaluate real.npz clips/
+    """
+
+    folder: Annotated[Positional[Path], arg(metavar="FOLDER", help_behavior_hint="")]
+    """Folder of audio."""
+    out: Annotated[Path, arg(aliases=["-o"], metavar="FILE.npz", help_behavior_hint="")]
+    """Where the embeddings go."""
+    embedder: Annotated[str, arg(aliases=["-e"], metavar="NAME")] = "melstats"
+    """melstats, musicnn, musicnn_mtt, yamnet."""
+    shard: Annotated[str, arg(metavar="I/N")] = "1/1"
+    """Which part of the folder, counted from 1."""
+    weights: Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="(default: $AUDIOGEN_WEIGHTS)")] = None
+    """Folder that holds the embedders' weight files."""
+    short: Literal["reject", "pad"] = "reject"
+    """Clips of less than one window of the embedder: reject and list them, or pad them with silence."""
+    max_rejects: float = 0.01
+    """The share of files that may be unusable before it is an error."""
+    no_cache: bool = False
+    """Do not keep embeddings in the user's cache folder."""
+
+    def run(self) -> int:
+        from evaluation.cache import EmbeddingCache, default_cache
+        from evaluation.clips import check_clips
+        from evaluation.embedders.base import load_embedder
+        from evaluation.report import summarise
+
+        match = re.fullmatch(r"(\d+)/(\d+)", self.shard)
+        if match is None or not 1 <= int(match[1]) <= int(match[2]):
+            raise UserError(f"--shard {self.shard} must be I/N with 1 <= I <= N, e.g. 2/4")
+        _npz(self.out)
+        model = load_embedder(self.embedder, weights=self.weights)
+        clips = check_clips(self.folder, shortest=model.window if self.short == "reject" else 0.0,
+                            max_rejects=self.max_rejects, shard=(int(match[1]) - 1, int(match[2])))
+        with EmbeddingCache(":memory:" if self.no_cache else default_cache()) as store:
+            summary = summarise(clips, model, store, pad=self.short == "pad")
+        summary.save(self.out)
+        print(f"{self.out}: {len(clips.clips)} clips, {summary.counts['windows']} windows, "
+              f"{len(clips.rejects)} rejected")
+        return 0
+
+
+@dataclass(frozen=True)
+class Merge:
+    """Add up the files that `audiogen embed` wrote, in any order: shards of one set, or several sets.
+
+    examples:
+      audiogen merge part-*.npz -o all.npz
+    """
+
+    files: Annotated[Positional[tuple[Path, ...]], arg(metavar="FILE [FILE ...]", help_behavior_hint="")]
+    """Files of the same embedder."""
+    out: Annotated[Path, arg(aliases=["-o"], metavar="FILE.npz", help_behavior_hint="")]
+    """Where the sum goes."""
+
+    def run(self) -> int:
+        from evaluation.summary import Summary, merged
+
+        _npz(self.out)
+        total = merged(Summary.load(path) for path in self.files)
+        total.save(self.out)
+        print(f"{self.out}: {int(total.counts['clips'])} clips, {int(total.counts['windows'])} windows")
+        return 0
+
+
+def _npz(path: Path) -> None:
+    if path.suffix != ".npz":
+        raise UserError(f"-o {path} must end in .npz")
