@@ -3,5 +3,7 @@
 TABLE = {
     "parallel_wavegan": "vocoders.parallel_wavegan:ParallelWaveGAN",
     "vocos": "vocoders.vocos:Vocos",
+    "hifigan": "vocoders.hifigan:HiFiGAN",
+    "melgan": "vocoders.melgan:MelGAN",
     "griffin_lim": "vocoders.griffin_lim:GriffinLim",
 }

@@ -106,3 +106,41 @@ def load_published(model: nn.Module, state: Mapping[str, Tensor], *, what: str) 
     """Load every key or none, in float32; missing, unexpected and misshapen ones are listed in one error."""
     load_state(model, {key: value.float() if value.is_floating_point() else value for key, value in state.items()},
                what=what)
+
+
+# What only one family has: a key that begins so (after the weight norms are folded away). The first match counts.
+_FAMILIES = (
+    ("vocos", r"backbone\.convnext\.\d+\.dwconv\."),
+    ("diffwave", r"diffusion_embedding\.projection1\."),
+    ("hifigan", r"(conv_pre|input_conv|input_conv\.conv)\.(weight|bias)"),  # BigVGAN too; PWG's names
+    ("melgan", r"(melgan|model|generator)\.\d+\.(weight|bias|conv\.weight)"),  # PWG's, descript's, seungwonpark's
+    ("parallel_wavegan", r"conv_layers\.\d+\.conv1x1_aux\."),
+    ("wavenet", r"conv_layers\.\d+\.conv1x1"),  # both layouts of r9y9/wavenet_vocoder
+)
+# Where files keep the generator's tensors. Beside them lie discriminators, optimizers and counters of the training.
+_PLACES = (("generator",), ("model", "generator"), ("model_g",), ("state_dict",), ("model",))
+
+
+def generator_state(content: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The generator's tensors of a checkpoint, whichever of the published ways it keeps them in."""
+    for place in _PLACES:
+        found: Any = content
+        for name in place:
+            found = found.get(name) if isinstance(found, Mapping) else None
+        if isinstance(found, Mapping) and found and all(isinstance(value, Tensor) for value in found.values()):
+            return dict(found)
+    if content and all(isinstance(value, Tensor) for value in content.values()):
+        return dict(content)
+    raise UserError("no vocoder's weights are in this file: it holds "
+                    + (", ".join(map(str, list(content)[:8])) or "nothing"))
+
+
+def detect(content: Mapping[str, Any]) -> str:
+    """The name in the vocoders' TABLE of the family whose weights these are."""
+    if {"embedding_prev", "dilate_weights"} <= set(content):
+        return "wavenet"  # nv-wavenet's dictionary, which holds lists of tensors
+    keys = list(fold_weight_norm(generator_state(content)))
+    for family, pattern in _FAMILIES:
+        if any(re.match(pattern, key) for key in keys):
+            return family
+    raise UserError(f"weights of no family that audiogen knows: they begin with {', '.join(keys[:4])}")

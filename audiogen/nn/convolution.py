@@ -49,7 +49,8 @@ class TransposedConvolution(nn.ConvTranspose1d):
         if kernel < rate:
             raise ValueError(f"kernel={kernel} leaves gaps between steps at rate={rate}: kernel >= rate is needed")
         super().__init__(
-            in_channels, out_channels, kernel, rate, padding=(kernel - rate + 1) // 2, output_padding=(kernel - rate) % 2
+            in_channels, out_channels, kernel, rate,
+            padding=(kernel - rate + 1) // 2, output_padding=(kernel - rate) % 2,
         )
 
     def forward(self, x: Tensor) -> Tensor:

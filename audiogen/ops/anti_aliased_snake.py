@@ -1,4 +1,4 @@
-"""Snake activation without aliasing (BigVGAN, Lee et al. 2023): twice the rate, x + sin²(alpha x) / beta, half the rate.
+"""Snake activation without aliasing (BigVGAN, Lee et al. 2023): x + sin²(alpha x) / beta at twice the rate.
 
 A nonlinearity makes overtones, and those above the Nyquist frequency fold back as noise. At twice the rate there is
 room for them, and the low-pass that halves the rate again takes them out. Both filters have the same even number of

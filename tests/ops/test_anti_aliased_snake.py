@@ -1,4 +1,4 @@
-"""The operator against its definition written as loops, against a band-limited signal, and against finite differences."""
+"""The operator against its definition written as loops, a tone that must not fold back, and finite differences."""
 
 from __future__ import annotations
 
