@@ -19,51 +19,61 @@ from audiogen.ops import Upsampling
 
 
 class UpsampleNetwork(nn.Module):
-    """The published upsampling: a convolution over frames, then hold and smooth, scale by scale."""
+    """The published upsampling: a convolution over frames, then hold and smooth, scale by scale.
 
-    def __init__(self, aux: int, context: int, scales: tuple[int, ...]) -> None:
+    causal: the convolution reads `context` frames before its own and none after it, and so do the filters.
+    """
+
+    def __init__(self, aux: int, context: int, scales: tuple[int, ...], *, causal: bool = False) -> None:
         super().__init__()
-        self.context = context
-        self.conv_in = nn.Conv1d(aux, aux, 2 * context + 1, bias=False)
-        self.upsample = Stretches(scales)
+        self.padding = (context, 0) if causal else (context, context)
+        self.conv_in = nn.Conv1d(aux, aux, sum(self.padding) + 1, bias=False)
+        self.upsample = Stretches(scales, causal=causal)
 
     def forward(self, frames: Tensor) -> Tensor:
         """(batch, aux, frames) -> (batch, aux, frames * prod(scales)); the edge frames are repeated."""
-        return self.upsample(self.conv_in(F.pad(frames, (self.context, self.context), mode="replicate")))
+        return self.upsample(self.before(frames))
+
+    def before(self, frames: Tensor) -> Tensor:
+        """What happens at frame rate: (batch, aux, frames) -> the same shape."""
+        return self.conv_in(F.pad(frames, self.padding, mode="replicate"))
 
 
 class Stretches(nn.Module):
     """Pairs of nearest-neighbour stretch and a smoothing filter that all channels share; `up_layers.1, .3, ...`."""
 
-    def __init__(self, scales: tuple[int, ...]) -> None:
+    def __init__(self, scales: tuple[int, ...], *, causal: bool = False) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         for scale in scales:
-            smooth = nn.Conv2d(1, 1, (1, 2 * scale + 1), padding=(0, scale), bias=False)
+            smooth = nn.Conv2d(1, 1, (1, 2 * scale + 1), padding=(0, 2 * scale if causal else scale), bias=False)
             nn.init.constant_(smooth.weight, 1.0 / (2 * scale + 1))
             layers += [nn.Upsample(scale_factor=(1, scale), mode="nearest"), smooth]
         self.up_layers = nn.ModuleList(layers)
-        self.scales = scales
+        self.scales, self.causal = scales, causal
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, channels, frames) -> (batch, channels, frames * prod(scales))."""
         x = x[:, None]
-        for layer in self.up_layers:
-            x = layer(x)
+        for stretch, smooth in zip(self.up_layers[::2], self.up_layers[1::2], strict=True):
+            x = stretch(x)
+            x = smooth(x)[..., : x.shape[3]]  # causal: zeros were added behind, too, and what reads them is cut
         return x[:, 0]
 
     @property
     def reach(self) -> int:
-        """Frames on either side of its own that a step can read: each filter reaches one step of the rate before."""
-        return math.ceil(sum(1 / math.prod(self.scales[:index]) for index in range(len(self.scales))))
+        """Frames on either side of its own that a step can read: each filter reaches one step of the rate before (two,
+        and none after it, where causal)."""
+        one = sum(1 / math.prod(self.scales[:index]) for index in range(len(self.scales)))
+        return math.ceil(2 * one if self.causal else one)
 
     def band(self, frames: int) -> Upsampling:
         """The whole map for a clip of `frames` frames, its edges too. Gradients flow into the filters."""
         dtype, device = self._kind()
         return Upsampling.of(lambda combs: self(combs.to(dtype)), frames, reach=self.reach, device=device)
 
-    def rows(self, start: int, stop: int, *, frames: int | None, origin: int = 0) -> Upsampling:
-        """The band's rows for frames start .. stop - 1 of a clip, for a tensor that begins at frame `origin`.
+    def rows(self, start: int, stop: int, *, frames: int | None) -> Upsampling:
+        """The band's rows for the steps of frames start .. stop - 1 of a clip.
 
         frames: the clip's length; None: not known yet, but at least stop + reach and 2 * reach + 1. A step's row is the
         same to the last bit whatever start and stop are: rows differ only by their distance to the clip's edges, and
@@ -80,7 +90,7 @@ class Stretches(nn.Module):
                 same = torch.where(own >= frames - reach, own - frames + model, same)
         first, weights = self.band(model)
         steps = (same[:, None] * hop + torch.arange(hop)).flatten().to(first.device)
-        moved = (own - same - origin).repeat_interleave(hop).to(first.device)
+        moved = (own - same).repeat_interleave(hop).to(first.device)
         return Upsampling((first[steps] + moved).int(), weights[steps])
 
     def _kind(self) -> tuple[torch.dtype, torch.device]:
@@ -119,3 +129,23 @@ class TransposedFrames(nn.ConvTranspose1d):
     def forward(self, x: Tensor) -> Tensor:
         """(batch, channels, frames) -> (batch, channels, frames * hop_length)."""
         return super().forward(x)[:, :, : x.shape[2] * self.stride[0]]
+
+
+def suggest_scales(hop_length: int) -> tuple[int, ...]:
+    """Upsampling scales that make `hop_length` together: its prime factors, twos in pairs.
+
+    >>> suggest_scales(256), suggest_scales(300), suggest_scales(441)
+    ((4, 4, 4, 4), (3, 4, 5, 5), (3, 3, 7, 7))
+    """
+    scales, rest = [], hop_length
+    for factor in (4, 2, 3, 5):
+        while rest % factor == 0:
+            scales.append(factor)
+            rest //= factor
+    factor = 7
+    while rest > 1:
+        while rest % factor == 0:
+            scales.append(factor)
+            rest //= factor
+        factor += 2
+    return tuple(sorted(scales)) or (1,)

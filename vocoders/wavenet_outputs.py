@@ -1,7 +1,7 @@
 """What a WaveNet says about its next sample: a distribution, as parameters (batch, parameters, time).
 
-    mulaw      a softmax over the codes of a mu-law quantiser (van den Oord et al. 2016)
-    logistic   a mixture of logistics, discretised to 2^16 levels (PixelCNN++: Salimans et al. 2017; van den Oord et al.
+    softmax    over the codes of a mu-law quantiser (van den Oord et al. 2016)
+    logistics  a mixture of logistics, discretised to 2^16 levels (PixelCNN++: Salimans et al. 2017; van den Oord et al.
                2018)
     gaussian   one Gaussian (ClariNet: Ping, Peng and Chen 2019)
 
