@@ -8,13 +8,16 @@ from audiogen.core.errors import UserError
 from evaluation.conditions import Condition
 
 ROW = {"value": 2.0, "se": 0.5, "interval_95": [1.0, 3.5], "n_reference": 9, "n_generated": 9}
-RESULT = {"embedders": [{"embedder": "melstats", "scores": {"fad_inf": ROW, "frechet": ROW, "coverage": ROW | {"value": 0.4}}},
-                        {"embedder": "yamnet", "scores": {"frechet": ROW, "fad_inf": ROW | {"value": 9.0, "interval_95": None}}}]}
+RESULT = {"embedders": [
+    {"embedder": "melstats", "scores": {"fad_inf": ROW, "frechet": ROW, "coverage": ROW | {"value": 0.4}}},
+    {"embedder": "yamnet", "scores": {"frechet": ROW, "fad_inf": ROW | {"value": 9.0, "interval_95": None}}},
+]}
 
 
 @pytest.mark.parametrize("text, lines", [
     ("melstats.fad_inf.hi > 3.0", 1), ("melstats.fad_inf.hi > 3.5", 0), ("melstats.fad_inf.hi >= 3.5", 1),
-    ("fad_inf > 1", 2), ("frechet.value < 1", 0), ("fad_inf.value>5", 1), ("melstats.coverage < 0.5", 1), ("melstats.fad_inf.se < 1e-1", 0),
+    ("fad_inf > 1", 2), ("frechet.value < 1", 0),
+    ("fad_inf.value>5", 1), ("melstats.coverage < 0.5", 1), ("melstats.fad_inf.se < 1e-1", 0),
     ("yamnet.fad_inf <= 8", 0),
 ])
 def test_what_a_condition_means(text, lines):
