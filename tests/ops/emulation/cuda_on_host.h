@@ -321,7 +321,8 @@ T __shfl_up_sync(uint32_t, T value, int delta) {
 inline float __expf(float x) { return std::exp(x); }
 inline float __logf(float x) { return std::log(x); }
 inline float __fdividef(float a, float b) { return a / b; }
-inline float __ldg(const float* from) { return *from; }
+inline float __sinf(float x) { return std::sin(x); }
+inline float __cosf(float x) { return std::cos(x); }
 
 // 16-bit floats, by their bits.
 struct bf16 {
