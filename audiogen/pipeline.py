@@ -207,8 +207,9 @@ class Engine:
         audio = resample(sound.samples.mean(dim=0, keepdim=True), sound.sample_rate, self.mel.sample_rate)
         time = audio.shape[-1]
         whole = torch.nn.functional.pad(audio, (0, -time % self.mel.hop_length))
-        mel = MelSpectrogram(self.mel)(whole[None])[:, :, : whole.shape[-1] // self.mel.hop_length]
-        return Audio(self.render(mel, seed=seed)[0][:, :time].clamp(-1, 1), self.mel.sample_rate)
+        mel = MelSpectrogram(self.mel)(whole[None])[:, :, : self.mel.frames_to_cover(time)]
+        made = self.render(mel, seed=seed)[0][:, self.mel.lead : self.mel.lead + time]
+        return Audio(made.clamp(-1, 1), self.mel.sample_rate)
 
     # ------------------------------------------------------------------ parts of it
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from audiogen.core.errors import UserError
 from audiogen.core.mel_format import MelFormat
 from audiogen.core.rng import SampleRng
-from audiogen.signal.mel import mel_filterbank
+from audiogen.signal.mel import mel_filterbank, mel_window
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class GriffinLim(nn.Module):
     """A vocoder without parameters. The same rng gives the same clip; without one the seed is 0."""
 
     config_type = GriffinLimConfig
+    context_frames = None  # every iteration reaches further, and 64 reach over the whole clip
 
     def __init__(self, config: GriffinLimConfig | None = None) -> None:
         super().__init__()
@@ -47,8 +48,11 @@ class GriffinLim(nn.Module):
         self.short_time = ShortTime(self.config.mel)
         self.inverse = MelInverse(self.config.mel)
 
-    def forward(self, mel: Tensor, *, rng: SampleRng | None = None) -> Tensor:
-        """mel (batch, n_mels, frames) -> audio (batch, 1, frames * hop_length)."""
+    def forward(self, mel: Tensor, *, rng: SampleRng | None = None, offset: int = 0) -> Tensor:
+        """mel (batch, n_mels, frames) -> audio (batch, 1, frames * hop_length). The mel is a whole clip's: offset 0."""
+        self.config.mel.check(mel, model="Griffin-Lim")
+        if offset:
+            raise ValueError(f"offset={offset}: Griffin-Lim renders whole clips only (context_frames is None)")
         rng = rng or SampleRng(0, ids=[0] * mel.shape[0])
         with torch.autocast(mel.device.type, enabled=False):
             angle = 2 * math.pi * rng.rand(mel.shape[2], self.config.mel.n_fft // 2 + 1, device=mel.device)
@@ -120,17 +124,18 @@ class ShortTime(nn.Module):
 
     def __init__(self, format: MelFormat) -> None:
         super().__init__()
-        self.n_fft, self.hop_length = format.n_fft, format.hop_length
-        mirrored = format.n_fft - format.hop_length if format.padding == "same" else 2 * (format.n_fft // 2)
-        self.left, self.right = mirrored // 2, mirrored - mirrored // 2
-        window = torch.hann_window(format.win_length, periodic=True)
+        self.n_fft, self.hop_length, self.mirrors = format.n_fft, format.hop_length, format.padding != "lws"
+        padded = 2 * (format.n_fft // 2) if format.padding == "center" else format.n_fft - format.hop_length
+        self.left = padded // 2 if self.mirrors else 0  # lws: what is before the clip is rendered too
+        self.right = padded - self.left
+        window = mel_window(format)
         before = (format.n_fft - format.win_length) // 2
         window = F.pad(window, (before, format.n_fft - format.win_length - before))
         self.register_buffer("window", window, persistent=False)
 
     def extend(self, audio: Tensor) -> Tensor:
         """audio (batch, time) -> (batch, left + time + right)."""
-        if audio.shape[1] <= self.right:  # too short to be mirrored: silence follows it
+        if not self.mirrors or audio.shape[1] <= self.right:  # too short to be mirrored: silence follows it
             return F.pad(audio, (self.left, self.right))
         return F.pad(audio[:, None], (self.left, self.right), mode="reflect")[:, 0]
 
@@ -179,6 +184,7 @@ class MelInverse(nn.Module):
     def __init__(self, format: MelFormat) -> None:
         super().__init__()
         self.format = format
+        self.unit = float(mel_window(format).square().sum().sqrt()) ** format.power if format.normalized else 1.0
         filterbank = mel_filterbank(format)                                       # (n_mels, bins)
         self.register_buffer("filterbank", filterbank, persistent=False)
         # The pseudo-inverse in float64: the lowest bands overlap so much that float32 would show.
@@ -188,8 +194,8 @@ class MelInverse(nn.Module):
         self.step = 1.0 / float(torch.linalg.eigvalsh(gram)[-1])
 
     def linear(self, mel: Tensor) -> Tensor:
-        """log-mel (batch, n_mels, frames) -> linear mel (batch, frames, n_mels)."""
-        return (mel.transpose(1, 2) * (1.0 if self.format.log == "ln" else math.log(10.0))).exp()
+        """log-mel (batch, n_mels, frames) -> linear mel (batch, frames, n_mels), of the spectrum before `normalized`."""
+        return self.format.natural_log(mel.transpose(1, 2)).exp() * self.unit
 
     def forward(self, mel: Tensor, *, exact: bool = False, iterations: int = 100) -> Tensor:
         """log-mel (batch, n_mels, frames) -> magnitude (batch, frames, bins) >= 0.

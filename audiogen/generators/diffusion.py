@@ -212,7 +212,7 @@ class MelDiffusion(nn.Module):
         if coarse is not None:
             x = coarse.mean + math.sqrt(2) * torch.exp(coarse.log_spread) * x
         mel = x * self.mel_std + self.mel_mean
-        return mel.clamp(min=math.log(self.config.mel.floor) / (math.log(10) if self.config.mel.log == "log10" else 1))
+        return mel.clamp(min=self.config.mel.lowest)
 
     def _guided(self, condition: Condition, without: Condition, coarse: Coarse | None, sampling: Sampling):
         """A denoiser with classifier-free guidance, both halves evaluated as one batch."""

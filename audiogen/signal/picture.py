@@ -35,7 +35,7 @@ def save_spectrogram(
         mel = mel[0]
     if mel.dim() != 2 or mel.shape[0] != format.n_mels or mel.shape[1] == 0:
         raise ValueError(f"mel of shape {tuple(mel.shape)}: ({format.n_mels}, frames) of this format is needed")
-    decibels = mel.detach().cpu().float().numpy() * (20.0 / np.log(10.0) if format.log == "ln" else 20.0) / format.power
+    decibels = format.natural_log(mel.detach().cpu().float()).numpy() * (20.0 / np.log(10.0)) / format.power
     frames = decibels.shape[1]
     seconds = frames / format.frame_rate
     highest = float(decibels[np.isfinite(decibels)].max(initial=-100.0))

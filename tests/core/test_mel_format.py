@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import subprocess
 import sys
@@ -8,20 +9,47 @@ import sys
 import pytest
 import torch
 
+from audiogen.core.config import from_dict, to_dict
 from audiogen.core.errors import UserError
-from audiogen.core.mel_format import MEL_FORMATS, MelFormat
+from audiogen.core.mel_format import MEL_ALIASES, MEL_FORMATS, MelFormat, mel_format
 
 
 def test_equal_formats_have_equal_hashes_and_any_other_field_another_one():
     changed = {
         "sample_rate": 24000, "n_fft": 2048, "win_length": 800, "hop_length": 200, "n_mels": 100, "f_min": 20.0,
         "f_max": 8000.0, "mel_scale": "htk", "norm": None, "power": 2.0, "eps": 1e-9, "log": "log10", "floor": 1e-7,
-        "padding": "center",
+        "padding": "center", "window": "lws", "normalized": True, "scale": 0.2, "shift": 0.8, "clip": (0.0, 1.0),
     }
     assert set(changed) == {field.name for field in dataclasses.fields(MelFormat)}, "a new field needs a line here"
     hashes = {dataclasses.replace(MelFormat(), **{name: value}).hash() for name, value in changed.items()}
     assert len(hashes | {MelFormat().hash()}) == len(changed) + 1
     assert MelFormat().hash() == MelFormat(**dataclasses.asdict(MelFormat())).hash()
+
+
+@pytest.mark.parametrize("name, known", [
+    ("audiogen_22k", "55c349a66981"), ("hifigan_22k", "4b88c7d11e6b"), ("bigvgan_24k_100band", "fbe358a55875"),
+    ("bigvgan_44k_128band", "6530869c0f65"), ("melgan_22k", "88e3f9a7bb91"), ("tacotron2_22k", "f0a1517ca5f5"),
+    ("vocos_24k", "62ac01511737"), ("parallel_wavegan_22k", "48edd1590df5"), ("parallel_wavegan_24k", "99af3fc83f2a"),
+])
+def test_hashes_that_are_written_in_checkpoints_stay_what_they_were(name, known):
+    assert MEL_FORMATS[name].hash() == known
+
+
+def test_a_format_written_before_a_field_came_is_still_read():
+    written = {name: value for name, value in dataclasses.asdict(MelFormat()).items()
+               if name not in ("window", "normalized", "scale", "shift", "clip")}
+    assert from_dict(MelFormat, written) == MelFormat()
+
+
+@pytest.mark.parametrize("name", [*MEL_FORMATS, *MEL_ALIASES])
+def test_a_format_is_found_by_its_name_and_survives_json(name):
+    format = mel_format(name)
+    assert from_dict(MelFormat, json.loads(json.dumps(to_dict(format)))) == format
+
+
+def test_an_unknown_name_is_told_its_neighbours():
+    with pytest.raises(UserError, match="'vocos_22k'; did you mean vocos_24k"):
+        mel_format("vocos_22k")
 
 
 def test_hash_is_the_same_in_another_process():
@@ -55,13 +83,22 @@ def test_two_formats_that_meet_name_all_fields_that_differ_and_no_other():
 @pytest.mark.parametrize("fields", [
     {"sample_rate": 0}, {"hop_length": 0}, {"hop_length": 2048}, {"win_length": 2048}, {"f_min": -1.0},
     {"f_min": 9000.0, "f_max": 8000.0}, {"f_max": 12000.0}, {"mel_scale": "bark"}, {"norm": "l2"}, {"log": "log2"},
-    {"padding": "valid"}, {"floor": 0.0}, {"n_mels": 0},
+    {"padding": "valid"}, {"floor": 0.0}, {"n_mels": 0}, {"window": "hamming"}, {"scale": 0.0},
+    {"clip": (1.0, 0.0)}, {"padding": "lws", "hop_length": 300},
 ])
 def test_impossible_formats_are_refused_with_the_value(fields):
     with pytest.raises(UserError) as caught:
         MelFormat(**fields)
     name, value = list(fields.items())[-1]
     assert name in str(caught.value) and str(value) in str(caught.value)
+
+
+@pytest.mark.parametrize("time", [1, 255, 256, 257, 5000])
+def test_lws_frames_are_all_that_reach_into_the_clip(time):
+    format = MelFormat(padding="lws")
+    reaching = [start for start in range(-format.lead, time, 256) if start + 1024 > 0 and start < time]
+    assert format.frames(time) == format.frames_to_cover(time) == len(reaching)
+    assert format.frames(time) * 256 - format.lead >= time and MelFormat().lead == 0
 
 
 @pytest.mark.parametrize("padding", ["same", "center"])

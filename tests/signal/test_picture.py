@@ -47,7 +47,7 @@ def test_frequency_ticks_lie_at_the_bands_of_their_frequencies(name):
     bands, labels = _frequency_ticks(f)
     assert bands == sorted(set(bands)) and len(bands) >= 5
     hz = torch.tensor([float(label) for label in labels])
-    tones = torch.sin(2 * torch.pi * hz[:, None] * torch.arange(8192) / f.sample_rate)
+    tones = torch.cos(2 * torch.pi * hz[:, None] * torch.arange(8192) / f.sample_rate)
     from audiogen.signal.mel import MelSpectrogram
 
     loudest = MelSpectrogram(f)(0.5 * tones)[..., 8].argmax(dim=1)

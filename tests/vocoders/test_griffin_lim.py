@@ -19,7 +19,7 @@ def _tone(frames: int = 40, hz: float = 440.0, rate: int = 22050, hop: int = 256
     return (0.3 * torch.sin(2 * math.pi * hz * t) + 0.1 * torch.sin(2 * math.pi * 3.1 * hz * t))[None]
 
 
-@pytest.mark.parametrize("name", ["audiogen_22k", "tacotron2_22k", "parallel_wavegan_24k"])
+@pytest.mark.parametrize("name", ["audiogen_22k", "tacotron2_22k", "parallel_wavegan_24k", "r9y9_2018_22k"])
 @pytest.mark.parametrize("frames", [1, 2, 7, 33])
 def test_every_number_of_frames_gives_exactly_as_many_hops(name: str, frames: int) -> None:
     format = MEL_FORMATS[name]
@@ -108,3 +108,22 @@ def test_values_out_of_range_are_named() -> None:
         GriffinLimConfig(inverse="svd")
     with pytest.raises(UserError, match="iterations=-1"):
         GriffinLimConfig(iterations=-1)
+
+
+@pytest.mark.parametrize("name", ["audiogen_22k", "tacotron2_22k", "r9y9_2018_22k", "diffwave_22k"])
+def test_in_every_kind_of_format_the_clip_comes_back_as_loud_as_it_was_and_where_it_was(name: str) -> None:
+    format = MEL_FORMATS[name]
+    clip = _tone()
+    clip[:, :2000] = 0
+    made = GriffinLim(GriffinLimConfig(mel=format, iterations=16))(MelSpectrogram(format)(clip))[0, 0]
+    made = made[format.lead : format.lead + clip.shape[1]]
+    assert 0.6 < float(made[3000:].square().mean() / clip[0, 3000:].square().mean()) < 1.5
+    assert made[:1000].abs().max() < 0.1 * made[3000:].abs().max()
+
+
+def test_a_mel_that_is_none_and_a_chunk_are_refused() -> None:
+    model = GriffinLim(GriffinLimConfig(iterations=0))
+    with pytest.raises(UserError, match="Griffin-Lim.*80 mel bands.*has 81"):
+        model(torch.zeros(1, 81, 3))
+    with pytest.raises(ValueError, match="whole clips"):
+        model(torch.zeros(1, 80, 3), offset=2)
