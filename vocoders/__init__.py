@@ -1,6 +1,7 @@
 """Vocoders render mel frames as audio."""
 
 TABLE = {
+    "wavenet": "vocoders.wavenet:WaveNet",
     "parallel_wavegan": "vocoders.parallel_wavegan:ParallelWaveGAN",
     "vocos": "vocoders.vocos:Vocos",
     "hifigan": "vocoders.hifigan:HiFiGAN",

@@ -108,6 +108,26 @@ def load_published(model: nn.Module, state: Mapping[str, Tensor], *, what: str) 
                what=what)
 
 
+def statistics(stats: Any, n_mels: int, *, what: str) -> tuple[Tensor, Tensor]:
+    """The statistics of a corpus's mels, {"mean", "scale"} or an array (2, n_mels) -> mean, scale (n_mels,).
+
+    Parallel WaveGAN keeps them in stats.h5 or stats.npy, r9y9's WaveNet in meanvar.joblib. what: the model's name.
+    """
+    if stats is None:
+        raise UserError(
+            f"the published {what} takes normalised mels, and their statistics are missing: give those that lie beside "
+            "the checkpoint as settings['stats'] (mean 0 and scale 1 where the mels are normalised already)"
+        )
+    pair = (stats["mean"], stats["scale"]) if isinstance(stats, Mapping) else (stats[0], stats[1])
+    mean, scale = (torch.as_tensor(value, dtype=torch.float32).flatten() for value in pair)
+    if mean.shape != (n_mels,) or scale.shape != (n_mels,) or not (scale > 0).all():
+        raise UserError(
+            f"the statistics hold mean {tuple(mean.shape)} and scale {tuple(scale.shape)}: ({n_mels},) is needed, "
+            "with scale > 0"
+        )
+    return mean, scale
+
+
 # What only one family has: a key that begins so (after the weight norms are folded away). The first match counts.
 _FAMILIES = (
     ("vocos", r"backbone\.convnext\.\d+\.dwconv\."),
@@ -115,7 +135,7 @@ _FAMILIES = (
     ("hifigan", r"(conv_pre|input_conv|input_conv\.conv)\.(weight|bias)"),  # BigVGAN too; PWG's names
     ("melgan", r"(melgan|model|generator)\.\d+\.(weight|bias|conv\.weight)"),  # PWG's, descript's, seungwonpark's
     ("parallel_wavegan", r"conv_layers\.\d+\.conv1x1_aux\."),
-    ("wavenet", r"conv_layers\.\d+\.conv1x1"),  # both layouts of r9y9/wavenet_vocoder
+    ("wavenet", r"conv_layers\.\d+\.conv1x1|dilate_layers\.\d+\.conv\."),  # both layouts of r9y9's, nv-wavenet's
 )
 # Where files keep the generator's tensors. Beside them lie discriminators, optimizers and counters of the training.
 _PLACES = (("generator",), ("model", "generator"), ("model_g",), ("state_dict",), ("model",))

@@ -44,7 +44,7 @@ class WaveNetConfig:
     classes: int = 256  # codes of "softmax"
     log_scale_min: float = -16.0  # smaller logarithms of scales are raised to it
     layers: int = 10
-    stacks: int = 1  # dilations 1, 2, 4, ... start again so many times
+    cycle: int = 10  # dilations 1, 2, 4, ... start again after so many layers
     kernel_size: int = 2
     channels: int = 64  # of the residual path
     gate_channels: int = 64  # of each half of the gate
@@ -67,14 +67,13 @@ class WaveNetConfig:
 
     def __post_init__(self) -> None:
         hop = self.mel.hop_length
-        positive = ("mixtures", "classes", "layers", "stacks", "channels", "gate_channels", "skip_channels", "gain")
+        positive = ("mixtures", "classes", "layers", "cycle", "channels", "gate_channels", "skip_channels", "gain")
         for name in positive:
             if not getattr(self, name) > 0:
                 raise UserError(f"{name}={getattr(self, name)} must be positive")
         checks = [
             (self.output in ("softmax", "logistics", "gaussian"),
              f"output={self.output!r} must be 'softmax', 'logistics' or 'gaussian'"),
-            (self.layers % self.stacks == 0, f"layers={self.layers} must be a multiple of stacks={self.stacks}"),
             (self.kernel_size in (2, 3), f"kernel_size={self.kernel_size} must be 2 or 3"),
             (self.first_kernel in (1, 2), f"first_kernel={self.first_kernel} must be 1 or 2"),
             (self.skip_scale in SKIP_SCALES, f"skip_scale={self.skip_scale!r} must be one of {SKIP_SCALES}"),
@@ -96,8 +95,7 @@ class WaveNetConfig:
 
     @property
     def dilations(self) -> tuple[int, ...]:
-        cycle = self.layers // self.stacks
-        return tuple(2 ** (layer % cycle) for layer in range(self.layers))
+        return tuple(2 ** (layer % self.cycle) for layer in range(self.layers))
 
     @property
     def receptive_field(self) -> int:
@@ -119,22 +117,22 @@ class WaveNetConfig:
 
 def _presets() -> dict[str, WaveNetConfig]:
     r9y9 = {
-        "mel": MEL_FORMATS["r9y9_22k"], "layers": 24, "stacks": 4, "kernel_size": 3, "channels": 128,
+        "mel": MEL_FORMATS["r9y9_22k"], "layers": 24, "cycle": 6, "kernel_size": 3, "channels": 128,
         "gate_channels": 128, "skip_channels": 128, "upsample_scales": (4, 4, 4, 4), "gain": 0.55, "preemphasis": 0.85,
     }
     return {
         "wavenet_mol_22k": WaveNetConfig(**r9y9),
         "wavenet_gaussian_22k": WaveNetConfig(**{**r9y9, "output": "gaussian"}),
         "wavenet_mulaw_22k": WaveNetConfig(
-            **{**r9y9, "output": "softmax", "layers": 30, "stacks": 3, "silence": 127, "log_scale_min": -9.0}
+            **{**r9y9, "output": "softmax", "layers": 30, "cycle": 10, "silence": 127, "log_scale_min": -9.0}
         ),
         "wavenet_mol_2018_22k": WaveNetConfig(
-            mel=MEL_FORMATS["r9y9_2018_22k"], layers=24, stacks=4, kernel_size=3, channels=512, gate_channels=256,
+            mel=MEL_FORMATS["r9y9_2018_22k"], layers=24, cycle=6, kernel_size=3, channels=512, gate_channels=256,
             skip_channels=256, skip_scale="recursive", upsampling="transposed_planes", upsample_scales=(4, 4, 4, 4),
             log_scale_min=math.log(1e-14),
         ),
         "nv_wavenet_16k": WaveNetConfig(
-            mel=MEL_FORMATS["nv_wavenet_16k"], output="softmax", layers=16, stacks=2, kernel_size=2, channels=64,
+            mel=MEL_FORMATS["nv_wavenet_16k"], output="softmax", layers=16, cycle=8, kernel_size=2, channels=64,
             gate_channels=64, skip_channels=256, residual_scale=1.0, skip_scale="none",
             upsampling="transposed_frames", window=800,
         ),
@@ -151,8 +149,8 @@ class WaveNet(nn.Module):
     presets: ClassVar[dict[str, WaveNetConfig]] = _presets()
     context_frames = None  # a sample depends on all audio before it: `stream` renders chunks and keeps a state
 
-    mel_mean: Tensor
-    mel_scale: Tensor
+    mean: Tensor
+    scale: Tensor
 
     def __init__(self, config: WaveNetConfig | None = None) -> None:
         super().__init__()
@@ -160,8 +158,8 @@ class WaveNet(nn.Module):
         self.precision = "float32"
         self.distribution = config.distribution
         n_mels, hop = config.mel.n_mels, config.mel.hop_length
-        for name, value in zip(("mel_mean", "mel_scale"), _centre_and_spread(config.mel), strict=True):
-            self.register_buffer(name, torch.full((n_mels, 1), value))
+        for name, value in zip(("mean", "scale"), _centre_and_spread(config.mel), strict=True):
+            self.register_buffer(name, torch.full((n_mels,), value))
         if config.upsampling == "smooth":
             self.upsample_net = UpsampleNetwork(n_mels, config.context, config.scales)
         elif config.upsampling == "transposed_planes":
@@ -331,7 +329,8 @@ class WaveNet(nn.Module):
         return x, self.upsample_net.upsample.band(mel.shape[2])
 
     def standardized(self, mel: Tensor) -> Tensor:
-        return (mel - self.mel_mean) / self.mel_scale
+        """With the mean and scale of each band, as the corpus had them that the network learned from."""
+        return (mel - self.mean[:, None]) / self.scale[:, None]
 
     def style_vector(self, style: Tensor | None, batch: int) -> Tensor | None:
         """style (batch, style_dim), or speakers' numbers (batch,) or (batch, 1) -> (batch, style_dim)."""
