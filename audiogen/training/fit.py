@@ -28,6 +28,7 @@ from audiogen.core.errors import UserError
 from audiogen.core.interfaces import Batch, Player, Task
 from audiogen.core.rng import SampleRng
 from audiogen.training.ema import averaged
+from audiogen.training.guard import Guard
 from audiogen.training.state import forget_old_states, load_state_folder, newest_state, save_state
 
 
@@ -52,6 +53,9 @@ class TrainConfig:
     """Where the cosine ends, as a share of learning_rate."""
     clip: float = 1.0
     """Largest norm of the gradient, each player's own."""
+    patience: int = 10
+    """So many batches in a row without a finite loss and gradient are skipped; then the run goes back to the last saved
+    state, once, and stops where that does not help."""
     ema: float = 0.999
     precision: Literal["fp32", "bf16", "fp16"] | None = None
     """None: what `accelerate config` says, float32 otherwise."""
@@ -197,6 +201,7 @@ class _Run:
             self.optimizers.append(optimizer)
         self.modules = {f"player/{p.name}": p.module for p in self.players} | {"ema": self.ema}
         self.states = config.run / "states"
+        self.guard, self.skipped = Guard(config.run, config.patience), 0
         self.stop_signal = ""
 
     # ------------------------------------------------------------------ the loop
@@ -227,12 +232,15 @@ class _Run:
         began, step, losses = time.monotonic(), start, {}
         for step, micros, waited in self._batches(start):
             losses = self._step(step, micros)
-            meter.add(step, losses, waited, micros)
+            if losses is None and self.guard.decide(state=newest_state(self.states)) == "go back":
+                accelerator.print("the run goes back to its last state, and on with the next batches")
+                self._resume()
+            meter.add(step, losses or {}, waited, micros)
             done = step + 1
             out_of_time = config.minutes is not None and time.monotonic() - began > 60 * config.minutes
             last = done == config.steps or self._agreed(bool(self.stop_signal) or out_of_time)
             if accelerator.is_main_process:
-                if done % config.save_every == 0 or last:
+                if last or (done % config.save_every == 0 and not self.guard.in_a_row):
                     self._save(done, meter)
                 if done % config.demo_every == 0 or done == config.steps:
                     self._demo(done)
@@ -243,38 +251,50 @@ class _Run:
                 break
         return Summary(step=step + 1, losses=meter.latest, interrupted=self.stop_signal)
 
-    def _step(self, step: int, micros: list[Batch]) -> dict[str, Tensor]:
-        """One turn of every player."""
+    def _step(self, step: int, micros: list[Batch]) -> dict[str, Tensor] | None:
+        """One turn of every player. None: something was not finite, and the batch has changed nothing from then on."""
         config, accelerator = self.config, self.accelerator
         logged: dict[str, Tensor] = {}
-        playing = [p for p in self.players if step >= p.start]
         for player, turn, optimizer in zip(self.players, self.turns, self.optimizers, strict=True):
             if step < player.start:
                 continue
-            for other in playing:
+            for other in self.players:
                 other.module.requires_grad_(other is player)
             for group in optimizer.param_groups:
                 group["lr"] = (player.learning_rate or config.learning_rate) * rate_at(step, config)
-            optimizer.zero_grad(set_to_none=True)
+            seen: dict[str, Tensor] = {}
             for index, batch in enumerate(micros):
                 rng = SampleRng(config.seed, step=step, ids=batch.ids, stream=player.name)
                 waiting = index + 1 < len(micros)
                 with accelerator.no_sync(turn) if waiting else _nothing():
                     losses = turn(batch, rng)
-                    if not torch.isfinite(losses["loss"]):
-                        self._report_nan(step, player, batch, losses)
                     accelerator.backward(losses["loss"] / len(micros))
                 for name, value in losses.items():
-                    key = name if len(self.players) == 1 else f"{player.name}/{name}"
-                    logged[key] = logged.get(key, 0.0) + value.detach() / len(micros)
+                    seen[name] = seen.get(name, 0.0) + value.detach() / len(micros)
             norm = accelerator.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], config.clip)
-            key = "gradient" if len(self.players) == 1 else f"{player.name}/gradient"
-            logged[key] = torch.as_tensor(norm).detach()
-            optimizer.step()
-        for player in playing:
-            player.module.requires_grad_(True)
+            norm = torch.as_tensor(norm).detach()
+            # With fp16 a gradient that overflows is how the loss scale is found, and the scaler skips it by itself.
+            finite = torch.isfinite(seen["loss"]) & (torch.isfinite(norm) | (accelerator.scaler is not None))
+            bad = self._agreed(not bool(finite))
+            if not bad or accelerator.scaler is not None:
+                optimizer.step()
+            optimizer.zero_grad(set_to_none=True)  # now, so that no player's gradients wait through the other's turn
+            if bad:
+                self._all_may_learn()
+                self.skipped += 1
+                what = self.guard.failed(step, player.name, micros, seen, norm, write=accelerator.is_main_process)
+                accelerator.print(f"{what}: the batch is skipped")
+                return None
+            prefix = "" if len(self.players) == 1 else f"{player.name}/"
+            logged |= {f"{prefix}{name}": value for name, value in seen.items()} | {f"{prefix}gradient": norm}
+        self._all_may_learn()
+        self.guard.passed()
         self.ema.update_parameters(self.model)
         return logged
+
+    def _all_may_learn(self) -> None:
+        for player in self.players:
+            player.module.requires_grad_(True)
 
     def _batches(self, start: int) -> Iterator[tuple[int, list[Batch], float]]:
         """(step, micro-batches on the device with their mels, seconds spent waiting for data)."""
@@ -315,12 +335,16 @@ class _Run:
         scaler = self.accelerator.scaler
         if scaler is not None and "scaler" in extra:
             scaler.load_state_dict(extra["scaler"])
+        if not self.guard.went_back:
+            self.guard.load(extra.get("guard", {}))
         self.accelerator.print(f"resuming {self.config.run} at step {step}")
         return step
 
     def _save(self, step: int, meter: _Meter) -> None:
         scaler = self.accelerator.scaler
-        extra = {"scaler": scaler.state_dict()} if scaler is not None else {}
+        if not self.guard.in_a_row:
+            self.guard.saved()
+        extra = {"guard": self.guard.state()} | ({"scaler": scaler.state_dict()} if scaler is not None else {})
         save_state(
             self.states / f"step_{step:08d}",
             step=step,
@@ -365,22 +389,6 @@ class _Run:
             raise KeyboardInterrupt
         self.stop_signal = signal.Signals(number).name
 
-    def _report_nan(self, step: int, player: Player, batch: Batch, losses: dict[str, Tensor]) -> None:
-        report = {
-            "step": step,
-            "player": player.name,
-            "sample_ids": batch.ids.tolist(),
-            "losses": {name: float(value.detach()) for name, value in losses.items()},
-            "prompts": list(batch.prompts),
-        }
-        path = self.config.run / "nan.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(report, indent=1))
-        raise UserError(
-            f"the loss of {player.name} is {report['losses']['loss']} at step {step}; {path} describes "
-            "the batch. Lower --train.learning-rate or look at those; the same command goes on from the last state"
-        )
-
     # ------------------------------------------------------------------ --plan and --overfit
 
     def short(self) -> Summary:
@@ -391,7 +399,8 @@ class _Run:
         times = []
         for step, micros, waited in self._batches(0):
             began = time.monotonic()
-            self._step(max(step, *(p.start for p in self.players)), micros)
+            if self._step(max(step, *(p.start for p in self.players)), micros) is None:
+                raise self.guard.error()
             times.append(time.monotonic() - began + waited)
             if step >= 3 and (sum(times) > 20 or step >= 12):
                 break
@@ -418,6 +427,8 @@ class _Run:
         history = []
         for step, micros, _ in self._batches(0):
             losses = self._step(step, micros)
+            if losses is None:
+                raise self.guard.error()
             history.append(float(losses[name]))
             recent = sum(history[-20:]) / len(history[-20:])
             if step % self.config.log_every == 0:
@@ -476,6 +487,8 @@ class _Meter:
             "data_wait": round(self.waited / elapsed, 3),
             "peak_mib": peak_memory_mib(run.accelerator.device),
         }
+        if run.skipped:
+            line["skipped"] = run.skipped
         if run.accelerator.is_main_process:
             with open(self.file, "a") as stream:
                 stream.write(json.dumps(line) + "\n")

@@ -193,14 +193,90 @@ def test_a_damaged_state_is_passed_over(tmp_path, capsys):
     assert "damaged" in capsys.readouterr().out
 
 
-def test_nan_stops_the_run_and_names_the_samples(tmp_path):
-    class Bad(ToyTask):
-        def players(self):
-            return [Player("bad", self.model, lambda b, r: {"loss": self.model.loss(b, r)["loss"] * float("nan")})]
+class Poisoned(ToyTask):
+    """A toy whose loss (or only its gradient) is not finite at some steps."""
 
-    with pytest.raises(UserError, match="nan at step 0"):
-        fit(Bad(), Data(), config(tmp_path), collate=collate)
-    assert json.loads((tmp_path / "run" / "nan.json").read_text())["sample_ids"] == [0, 1, 2, 3]
+    def __init__(self, bad, *, gradient_only: bool = False) -> None:
+        super().__init__()
+        self.bad, self.gradient_only = bad, gradient_only
+
+    def players(self):
+        def loss(batch, rng):
+            value = self.model.loss(batch, rng)["loss"]
+            if not self.bad(rng.step):
+                return {"loss": value}
+            if not self.gradient_only:
+                return {"loss": value * float("nan")}
+            root = (self.model.layer.weight * 0).sum().sqrt()  # 0, with an infinite slope
+            return {"loss": value + root}
+
+        return [Player("toy", self.model, loss)]
+
+
+def test_nan_that_stays_stops_the_run_and_names_the_samples(tmp_path, capsys):
+    with pytest.raises(UserError, match="nan at step 2, the 3th in a row"):
+        fit(Poisoned(lambda step: True), Data(), config(tmp_path, patience=2), collate=collate)
+    assert json.loads((tmp_path / "run" / "nan.json").read_text())["sample_ids"] == [8, 9, 10, 11]
+    assert "nan at step 0: the batch is skipped" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("gradient_only", [False, True])
+def test_a_bad_batch_changes_nothing(tmp_path, gradient_only):
+    """Steps 5 and 6 fail: the run is as one that had no such steps."""
+    task = Poisoned(lambda step: step in (5, 6), gradient_only=gradient_only)
+    fit(task, Data(), config(tmp_path, schedule="constant", steps=7, save_every=100), collate=collate)
+    clean = ToyTask()
+    fit(clean, Data(), config(tmp_path / "b", schedule="constant", steps=5, save_every=100), collate=collate)
+    assert torch.equal(weights(task), weights(clean)) and weights(task).isfinite().all()
+    a, b = (load_checkpoint(run / "run" / "model").model.state_dict() for run in (tmp_path, tmp_path / "b"))
+    assert all(torch.equal(a[key], b[key]) for key in a)  # the average too
+    line = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[-1])
+    assert line["skipped"] == 2 and line["step"] == 7
+
+
+def test_a_run_whose_weights_went_wrong_goes_back_to_its_last_state_and_on(tmp_path, capsys):
+    seen = []
+
+    class Derailed(ToyTask):
+        """At step 6 the weights are thrown far off, after which every loss is infinite."""
+
+        def players(self):
+            def loss(batch, rng):
+                if rng.step == 6:
+                    self.model.layer.weight.data.fill_(1e30)
+                seen.append((rng.step, float(self.model.layer.weight.detach().abs().max())))
+                return self.model.loss(batch, rng)
+
+            return [Player("toy", self.model, loss)]
+
+    task = Derailed()
+    fit(task, Data(), config(tmp_path, patience=2), collate=collate)  # states at 4, 8, 12
+    said = capsys.readouterr().out
+    assert said.count("is skipped") == 3 and said.count("goes back") == 1
+    assert weights(task).abs().max() < 10 and dict(seen)[8] > 1e20 and dict(seen)[9] < 10
+    states = sorted(path.name for path in (tmp_path / "run" / "states").iterdir())
+    assert states == ["step_00000004", "step_00000012"]  # none of 8, when the weights were wrong
+
+
+def test_going_back_is_tried_once(tmp_path, capsys):
+    with pytest.raises(UserError, match="again after going back"):
+        fit(Poisoned(lambda step: step >= 4), Data(), config(tmp_path, patience=1), collate=collate)
+    assert capsys.readouterr().out.count("goes back") == 1
+
+
+def test_a_players_gradients_do_not_wait_through_the_others_turn(tmp_path):
+    class Watching(TwoPlayers):
+        def generator_loss(self, batch, rng):
+            assert all(p.grad is None for p in self.critic.parameters())
+            return super().generator_loss(batch, rng)
+
+        def critic_loss(self, batch, rng):
+            assert all(p.grad is None for p in self.model.parameters())
+            return super().critic_loss(batch, rng)
+
+    task = Watching()
+    fit(task, Data(), config(tmp_path, steps=5), collate=collate)
+    assert task.seen.count("critic") == 3
 
 
 def test_a_signal_saves_and_the_same_call_goes_on(tmp_path):
