@@ -190,7 +190,7 @@ def score_pairs(
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Mean of each score over the clips, with its 95 % interval (1.96 standard errors) and the number of clips that
-    have it: {"clips": n, "scores": {name: {"mean", "interval", "n"}}}. A score that no clip has is None, or "not installed".
+    have it: {"clips": n, "scores": {name: {"mean", "interval", "n"}}}. A score that no clip has is None.
     """
     found = []
     for number, (real, made) in enumerate(pairs, start=1):
