@@ -194,7 +194,7 @@ class MelInverse(nn.Module):
         self.step = 1.0 / float(torch.linalg.eigvalsh(gram)[-1])
 
     def linear(self, mel: Tensor) -> Tensor:
-        """log-mel (batch, n_mels, frames) -> linear mel (batch, frames, n_mels), of the spectrum before `normalized`."""
+        """log-mel (batch, n_mels, frames) -> linear mel (batch, frames, n_mels) of spectra before `normalized`."""
         return self.format.natural_log(mel.transpose(1, 2)).exp() * self.unit
 
     def forward(self, mel: Tensor, *, exact: bool = False, iterations: int = 100) -> Tensor:
