@@ -12,9 +12,11 @@ from torch import nn
 
 from audiogen.core.checkpoint import load_checkpoint, save_checkpoint
 from audiogen.core.config import from_dict, to_dict
+from audiogen.core.errors import UserError
 from audiogen.core.mel_format import MelFormat
 from audiogen.core.registry import ROOMS, name_of, resolve, table
 from audiogen.core.rng import SampleRng
+from vocoders.streaming import lookahead_seconds, open_stream
 
 ENTRIES = [(room, name) for room in ROOMS for name in table(room)]
 MODELS = [(room, name) for room, name in ENTRIES if room in ("generator", "vocoder")]
@@ -83,3 +85,42 @@ def test_a_vocoder_draws_only_from_its_rng(model, name):
         torch.manual_seed(2)
         second = vocoder(mel, rng=SampleRng(3, ids=[5]))
     assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("name", VOCODERS)
+@pytest.mark.parametrize("bad, said", [
+    (lambda n: torch.zeros(n, 5), "shape"), (lambda n: torch.zeros(1, n + 1, 5), "mel bands.*has"),
+    (lambda n: torch.zeros(1, n, 0), "no frames"), (lambda n: torch.full((1, n, 3), float("nan")), "NaN"),
+    (lambda n: torch.full((1, n, 3), float("-inf")), "infinite"),
+])
+def test_a_vocoder_refuses_what_is_no_mel_of_its_format(model, name, bad, said):
+    vocoder = model("vocoder", name)
+    with pytest.raises(UserError, match=said) as caught:
+        vocoder(bad(vocoder.config.mel.n_mels))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", VOCODERS)
+def test_a_vocoder_renders_in_chunks_what_it_renders_whole_or_says_that_it_cannot(model, name):
+    vocoder = model("vocoder", name)
+    if vocoder.context_frames is None and not hasattr(vocoder, "stream"):
+        with pytest.raises(UserError, match=f"{name} needs the whole clip"):
+            open_stream(vocoder)
+        return
+    own = hasattr(vocoder, "stream")  # a model with a state is not asked for more than a few frames: it is slow
+    frames = 12 if own else min(2 * vocoder.context_frames + 7, 60)
+    hop_length = vocoder.config.mel.hop_length
+    mel = torch.randn(2, vocoder.config.mel.n_mels, frames, generator=torch.Generator().manual_seed(0)) - 5
+    with torch.inference_mode():
+        whole = vocoder(mel, rng=SampleRng(3, ids=[0, 1]))
+    ahead = lookahead_seconds(vocoder) * vocoder.config.mel.frame_rate
+    for size in (5, frames // 2 + 1):
+        stream = open_stream(vocoder, batch=2, rng=SampleRng(3, ids=[0, 1]))
+        pieces, pushed = [], 0
+        for chunk in mel.split(size, 2):
+            pieces.append(stream.push(chunk))
+            pushed += chunk.shape[2]
+            assert sum(piece.shape[2] for piece in pieces) <= max(0, pushed - round(ahead)) * hop_length
+        together = torch.cat([*pieces, stream.finish()], 2)
+        assert together.shape == whole.shape
+        torch.testing.assert_close(together, whole, rtol=0, atol=1e-6 if own else 1e-5)
