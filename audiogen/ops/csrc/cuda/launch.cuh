@@ -19,9 +19,38 @@ void launch_together(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_
                      cudaStream_t, Arguments... arguments) {
     emulation::launch(kernel, grid, block, shared_bytes, cluster_size, true, arguments...);
 }
+template <class... Parameters>
+int clusters_at_once(void (*)(Parameters...), dim3, size_t, int cluster_size) { return cluster_size > 16 ? 0 : 2; }
 #else
 inline void check_cuda(cudaError_t status, const char* what) {
     if (status != cudaSuccess) throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(status));
+}
+
+/// The launch of a kernel whose blocks wait for each other.
+template <class... Parameters>
+cudaLaunchConfig_t configure(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes, int cluster_size,
+                             cudaStream_t stream, cudaLaunchAttribute& attribute) {
+    const void* function = reinterpret_cast<const void*>(kernel);
+    check_cuda(cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes)),
+               "shared memory of a kernel");
+    if (cluster_size > 8)
+        check_cuda(cudaFuncSetAttribute(function, cudaFuncAttributeNonPortableClusterSizeAllowed, 1), "a cluster of 16");
+    if (cluster_size > 1) {
+        attribute.id = cudaLaunchAttributeClusterDimension;
+        attribute.val.clusterDim.x = static_cast<unsigned>(cluster_size);
+        attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
+    } else {
+        attribute.id = cudaLaunchAttributeCooperative;
+        attribute.val.cooperative = 1;
+    }
+    cudaLaunchConfig_t config = {};
+    config.gridDim = grid;
+    config.blockDim = block;
+    config.dynamicSmemBytes = shared_bytes;
+    config.stream = stream;
+    config.attrs = &attribute;
+    config.numAttrs = 1;
+    return config;
 }
 
 template <class... Parameters, class... Arguments>
@@ -34,29 +63,26 @@ void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_
     check_cuda(cudaGetLastError(), "kernel launch");
 }
 
-/// All blocks on the chip at the same time: a cooperative launch, and in clusters where cluster_size > 1 (sm_90).
+/// Blocks that wait for each other. cluster_size 1: a cooperative launch, all blocks on the chip at once or an error. Above: the
+/// blocks of each cluster are (sm_90); clusters must not wait for other clusters.
 template <class... Parameters, class... Arguments>
 void launch_together(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes, int cluster_size,
                      cudaStream_t stream, Arguments... arguments) {
-    const void* function = reinterpret_cast<const void*>(kernel);
-    check_cuda(cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes)),
-               "shared memory of a kernel");
-    if (cluster_size > 8)
-        check_cuda(cudaFuncSetAttribute(function, cudaFuncAttributeNonPortableClusterSizeAllowed, 1), "a cluster of 16");
-    cudaLaunchAttribute attributes[2];
-    attributes[0].id = cudaLaunchAttributeCooperative;
-    attributes[0].val.cooperative = 1;
-    attributes[1].id = cudaLaunchAttributeClusterDimension;
-    attributes[1].val.clusterDim.x = static_cast<unsigned>(cluster_size);
-    attributes[1].val.clusterDim.y = 1;
-    attributes[1].val.clusterDim.z = 1;
-    cudaLaunchConfig_t config = {};
-    config.gridDim = grid;
-    config.blockDim = block;
-    config.dynamicSmemBytes = shared_bytes;
-    config.stream = stream;
-    config.attrs = attributes;
-    config.numAttrs = cluster_size > 1 ? 2 : 1;
-    check_cuda(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...), "cooperative launch");
+    cudaLaunchAttribute attribute;
+    cudaLaunchConfig_t config = configure(kernel, grid, block, shared_bytes, cluster_size, stream, attribute);
+    check_cuda(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...), "launch of blocks together");
+}
+
+/// How many clusters of this size run at the same time; 0: none.
+template <class... Parameters>
+int clusters_at_once(void (*kernel)(Parameters...), dim3 block, size_t shared_bytes, int cluster_size) {
+    cudaLaunchAttribute attribute;
+    cudaLaunchConfig_t config = configure(kernel, dim3(cluster_size), block, shared_bytes, cluster_size, nullptr, attribute);
+    int count = 0;
+    if (cudaOccupancyMaxActiveClusters(&count, reinterpret_cast<const void*>(kernel), &config) != cudaSuccess) {
+        cudaGetLastError();  // forget it: the answer is none
+        return 0;
+    }
+    return count;
 }
 #endif

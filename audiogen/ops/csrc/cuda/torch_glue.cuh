@@ -43,8 +43,11 @@ class OnDeviceOf {
         const char* set = std::getenv("AUDIOGEN_EMULATION_SHARED_BYTES");
         return set ? std::atoi(set) : 227 * 1024;
     }
-    int multiprocessors() const { return 6; }
-    int capability() const { return 90; }
+    int multiprocessors() const { return 24; }
+    int capability() const {  // 90: thread-block clusters
+        const char* set = std::getenv("AUDIOGEN_EMULATION_CAPABILITY");
+        return set ? std::atoi(set) : 90;
+    }
 #else
     explicit OnDeviceOf(const Tensor& tensor) : index_(tensor.get_device_index()), guard_(index_) {
         void* stream = nullptr;
