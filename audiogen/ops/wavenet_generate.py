@@ -236,23 +236,19 @@ def _choose(logits: Tensor, uniform: Tensor, temperature: float) -> Tensor:
     return (below <= target).sum(1).clamp(max=logits.shape[1] - 1)
 
 
-@torch.library.custom_op("audiogen::wavenet_generate", mutates_args=("rings", "last", "position"))
-def generate(
-    blob: Tensor, plan: list[int], rings: Tensor, last: Tensor, position: Tensor, random: Tensor | None,
-    given: Tensor | None, condition: Tensor | None, first: Tensor | None, band: Tensor | None, temperature: float,
-    residual_scale: float, log_scale_min: float,
-) -> tuple[Tensor, Tensor]:
-    """The op; see `generate_reference`."""
-    return generate_reference(
-        blob, plan, rings, last, position, random, given, condition, first, band, temperature, residual_scale,
-        log_scale_min,
-    )
-
-
-@generate.register_fake
-def _(blob, plan, rings, last, position, random, given, condition, first, band, temperature, residual_scale,
-      log_scale_min):
+def _fake(
+    blob, plan, rings, last, position, random, given, condition, first, band, temperature, residual_scale, log_scale_min
+):
     batch = last.shape[0]
     if given is None:
         return last.new_empty(batch, random.shape[2]), last.new_empty(batch, 0, plan[10])
     return last.new_empty(batch, 0), last.new_empty(batch, given.shape[1], plan[10])
+
+
+# The op, and one of the same body that no kernel takes the place of.
+generate, generate_without_kernel = (
+    torch.library.custom_op(f"audiogen::{name}", generate_reference, mutates_args=("rings", "last", "position"))
+    for name in ("wavenet_generate", "wavenet_generate_reference")
+)
+generate.register_fake(_fake)
+generate_without_kernel.register_fake(_fake)

@@ -7,8 +7,9 @@ side for each such piece: what vectors of rows times a broadcast activation want
 
     group 0: [column / lanes][row in group][column % lanes], group 1: ...     lanes: float32 1, bfloat16 2, int8 4
 
-int8 is symmetric with a scale for each row, its largest absolute value / 127; the scales follow the matrix. Activations
-are quantised as they come, also to 8 bits, with one scale for each vector that a matrix is multiplied with.
+int8 is symmetric with a scale for each row, its largest absolute value / 127; the scales (float32) follow the matrix,
+then the sums of its rows (int32), which take out the 128 that instructions with unsigned activations want added.
+Activations are quantised as they come, also to 8 bits, with one scale for each vector that a matrix is multiplied with.
 
 The order: the columns of the first layer, its bias; for each layer its taps from the newest to the oldest and the bias,
 the residual 1x1 with bias (not in the last layer) and the skip 1x1; the sum of all skip biases; the hidden and the last
@@ -294,6 +295,7 @@ def _arranged(piece: Tensor, rows: int, columns: int, plan: Plan) -> Iterator[Te
     yield _bytes(torch.cat(groups).to(STORED[plan.precision]))
     if scale is not None:
         yield _bytes(scale.float())
+        yield _bytes(matrix.sum(1).to(torch.int32))
 
 
 def _read(blob: Tensor, offset: int, rows: int, columns: int, plan: Plan) -> tuple[Matrix, int]:
@@ -313,7 +315,9 @@ def _read(blob: Tensor, offset: int, rows: int, columns: int, plan: Plan) -> tup
         part.view(columns // lanes, -1, lanes).transpose(0, 1).flatten(1)
         for part in flat.split([columns * min(64, rows - top) for top in range(0, rows, 64)])
     ]
-    scale = take(rows, torch.float32) if plan.precision == "int8" else None
+    scale = None
+    if plan.precision == "int8":
+        scale, _ = take(rows, torch.float32), take(rows, torch.int32)
     return Matrix(torch.cat(groups), scale), offset
 
 

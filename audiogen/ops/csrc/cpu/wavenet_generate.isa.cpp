@@ -1,0 +1,604 @@
+// Autoregressive WaveNet, all steps of 1, 2 or 4 streams in one call: nothing is allocated, locked or looked up in here.
+//
+// A step is a chain of matrices times vectors, 2 * layers + 3 of them on the critical path. Every weight is read once a
+// step and used once for each stream (20 layers of 64 channels, kernel 2, skip 128, output 256: 0.67 million), so for one
+// stream the bound is bytes of weights over the bandwidth of the cache that they fit into: 2.7 MB in float32, 1.3 MB in
+// bf16, 0.67 MB in int8. 4 streams share each load. A matrix is read in order, up to 64 rows at a time, whose sums stay in
+// registers; one activation is spread over a vector and multiplied with a vector of rows.
+//
+//   float32  multiply-add.
+//   bf16     a 32-bit load holds two columns of one row; shifted and masked they are two float32. Activations stay
+//            float32, so this differs from float32 by the rounding of the weights alone.
+//   int8     four columns of one row side by side. Sums are exact in int32, so all instruction sets agree in them:
+//            AVX-512 VNNI adds 128 to the activations and takes it out again by the rows' sums; the others multiply |a| by
+//            w with a's sign, whose pairs stay within 2 * 127 * 127 < 2^15 and so never saturate.
+//
+// Two threads may share a stream: each makes half of the rows of each gate, of skip and of the two last layers, and all of
+// the residual, so that they meet once a layer. Before a thread waits for the other, it does what depends on no newer
+// sample: the older taps and the conditioning of the next layer, and the skip of the layer before.
+#include "wavenet_generate.h"
+
+#include <sched.h>
+
+#include "simd.h"
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+namespace audiogen::AUDIOGEN_ISA {
+namespace {
+
+typedef Simd<float> S;
+typedef S::Vector Vector;
+typedef int32_t Whole __attribute__((vector_size(vector_bytes)));
+typedef int32_t LooseWhole __attribute__((vector_size(vector_bytes), aligned(4), may_alias));
+constexpr long width = S::width;
+constexpr bool many_registers = vector_bytes == 64;
+constexpr long group_rows = 64;
+
+template <int n>
+struct Count {
+  static constexpr int value = n;
+};
+
+INLINE Vector as_float(Whole bits) {
+  Vector value;
+  memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+INLINE Whole load_whole(const void* from) { return *(const LooseWhole*)from; }
+
+// What a matrix is multiplied with: the vectors of all streams, `pitch` apart. int8: as bytes.
+struct Activation {
+  const float* numbers;
+  long pitch;
+  const int8_t* bytes;      // a
+  const uint8_t* unsigned_bytes;  // |a|, or with VNNI a + 128
+  const float* steps;       // one per stream: a * step is the number
+};
+
+constexpr int stored_bytes(Precision precision) {
+  return precision == Precision::f32 ? 4 : precision == Precision::bf16 ? 2 : 1;
+}
+
+// Sums over all columns of V vectors of rows for NS streams, added to `sum`. `rows` is the height of the group.
+template <int V, int NS>
+INLINE void accumulate(Count<int(Precision::f32)>, const unsigned char* from, long rows, long columns,
+                       const Activation& a, Vector (&sum)[NS][V]) {
+  const float* weights = (const float*)from;
+  if constexpr (many_registers) {  // two sums each: 4 vectors of one stream alone would wait for each other
+    Vector odd[NS][V] = {};
+    for (long k = 0; k < columns; k += 2, weights += 2 * rows) {
+      for (int v = 0; v < V; ++v) {
+        Vector w0 = S::load(weights + v * width), w1 = S::load(weights + rows + v * width);
+        for (int s = 0; s < NS; ++s) {
+          sum[s][v] += w0 * a.numbers[s * a.pitch + k];
+          odd[s][v] += w1 * a.numbers[s * a.pitch + k + 1];
+        }
+      }
+    }
+    for (int s = 0; s < NS; ++s)
+      for (int v = 0; v < V; ++v) sum[s][v] += odd[s][v];
+  } else {
+    for (long k = 0; k < columns; ++k, weights += rows) {
+      Vector x[NS];
+      for (int s = 0; s < NS; ++s) x[s] = S::all(a.numbers[s * a.pitch + k]);
+      for (int v = 0; v < V; ++v) {
+        Vector w = S::load(weights + v * width);
+        for (int s = 0; s < NS; ++s) sum[s][v] += w * x[s];
+      }
+    }
+  }
+}
+
+template <int V, int NS>
+INLINE void accumulate(Count<int(Precision::bf16)>, const unsigned char* from, long rows, long columns,
+                       const Activation& a, Vector (&sum)[NS][V]) {
+  Vector odd[NS][V] = {};
+  const Whole high = (Whole){} + int32_t(0xffff0000);
+  for (long k = 0; k < columns; k += 2, from += 4 * rows) {
+    for (int v = 0; v < V; ++v) {
+      Whole pair = load_whole(from + v * vector_bytes);
+      Vector w0 = as_float(pair << 16), w1 = as_float(pair & high);
+      for (int s = 0; s < NS; ++s) {
+        sum[s][v] += w0 * a.numbers[s * a.pitch + k];
+        if constexpr (many_registers) odd[s][v] += w1 * a.numbers[s * a.pitch + k + 1];
+        else sum[s][v] += w1 * a.numbers[s * a.pitch + k + 1];
+      }
+    }
+  }
+  if constexpr (many_registers)
+    for (int s = 0; s < NS; ++s)
+      for (int v = 0; v < V; ++v) sum[s][v] += odd[s][v];
+}
+
+// The whole sums of int8.
+template <int V, int NS, bool vnni>
+INLINE void accumulate_bytes(const unsigned char* from, long rows, long columns, const Activation& a,
+                             Whole (&sum)[NS][V]) {
+#if defined(__AVX512F__) || defined(__AVX2__)
+  for (long k = 0; k < columns; k += 4, from += 4 * rows) {
+    int quad[NS], unsigned_quad[NS];
+    for (int s = 0; s < NS; ++s) {
+      memcpy(&quad[s], a.bytes + s * a.pitch + k, 4);
+      memcpy(&unsigned_quad[s], a.unsigned_bytes + s * a.pitch + k, 4);
+    }
+#if defined(__AVX512F__)
+    for (int v = 0; v < V; ++v) {
+      __m512i w = _mm512_loadu_si512(from + v * vector_bytes);
+      for (int s = 0; s < NS; ++s) {
+        __m512i u = _mm512_set1_epi32(unsigned_quad[s]), total = (__m512i)sum[s][v];
+        if constexpr (vnni) {
+#if defined(AUDIOGEN_EMULATION)
+          total = _mm512_dpbusd_epi32(total, u, w);
+#else  // as text, since this file is compiled for all CPUs with AVX-512, and VNNI is found out at run time
+          __asm__("vpdpbusd %2, %1, %0" : "+v"(total) : "v"(u), "v"(w));
+#endif
+        } else {
+          __mmask64 negative = _mm512_movepi8_mask(_mm512_set1_epi32(quad[s]));
+          __m512i turned = _mm512_mask_sub_epi8(w, negative, _mm512_setzero_si512(), w);
+          __m512i pairs = _mm512_maddubs_epi16(u, turned);
+          total = _mm512_add_epi32(total, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
+        }
+        sum[s][v] = (Whole)total;
+      }
+    }
+#else
+    const __m256i ones = _mm256_set1_epi16(1);
+    for (int v = 0; v < V; ++v) {
+      __m256i w = _mm256_loadu_si256((const __m256i*)(from + v * vector_bytes));
+      for (int s = 0; s < NS; ++s) {
+        __m256i turned = _mm256_sign_epi8(w, _mm256_set1_epi32(quad[s]));
+        __m256i pairs = _mm256_maddubs_epi16(_mm256_set1_epi32(unsigned_quad[s]), turned);
+        sum[s][v] = (Whole)_mm256_add_epi32((__m256i)sum[s][v], _mm256_madd_epi16(pairs, ones));
+      }
+    }
+#endif
+  }
+#else
+  for (long k = 0; k < columns; k += 4, from += 4 * rows)
+    for (int s = 0; s < NS; ++s) {
+      const int8_t* x = a.bytes + s * a.pitch + k;
+      for (int v = 0; v < V; ++v)
+        for (int r = 0; r < width; ++r) {
+          const int8_t* w = (const int8_t*)from + 4 * (v * width + r);
+          sum[s][v][r] += w[0] * x[0] + w[1] * x[1] + w[2] * x[2] + w[3] * x[3];
+        }
+    }
+#endif
+}
+
+// out[stream][row] = base[stream][row] + sum_k matrix[row][k] * a[stream][k], for groups begin .. end of 64 rows.
+template <Precision precision, int NS, bool vnni>
+void multiply(const Matrix& matrix, long begin, long end, const Activation& a, const float* base, float* out,
+              long pitch) {
+  constexpr int across = many_registers ? 4 : precision == Precision::i8 && NS == 4 ? 2 : NS == 4 ? 2 : NS == 2 ? 4 : 8;
+  for (long group = begin; group < end; ++group) {
+    long top = group * group_rows, rows = matrix.rows - top < group_rows ? matrix.rows - top : group_rows;
+    const unsigned char* from = matrix.weights + top * matrix.columns * stored_bytes(precision);
+    auto piece = [&](auto count, long row) __attribute__((always_inline)) {
+      constexpr int V = decltype(count)::value;
+      Vector sum[NS][V];
+      if constexpr (precision == Precision::i8) {
+        Whole whole[NS][V];
+        for (int s = 0; s < NS; ++s)
+          for (int v = 0; v < V; ++v)
+            whole[s][v] = vnni ? load_whole(matrix.sums + top + row + v * width) * -128 : (Whole){};
+        accumulate_bytes<V, NS, vnni>(from + 4 * row, rows, matrix.columns, a, whole);
+        for (int s = 0; s < NS; ++s)
+          for (int v = 0; v < V; ++v)
+            sum[s][v] = S::load(base + s * pitch + top + row + v * width) +
+                        __builtin_convertvector(whole[s][v], Vector) *
+                            (S::load(matrix.scales + top + row + v * width) * a.steps[s]);
+      } else {
+        for (int s = 0; s < NS; ++s)
+          for (int v = 0; v < V; ++v) sum[s][v] = S::load(base + s * pitch + top + row + v * width);
+        accumulate<V, NS>(Count<int(precision)>(), from + 4 * row, rows,
+                          matrix.columns, a, sum);
+      }
+      for (int s = 0; s < NS; ++s)
+        for (int v = 0; v < V; ++v) S::store(out + s * pitch + top + row + v * width, sum[s][v]);
+    };
+    long row = 0;
+    for (; row + across * width <= rows; row += across * width) piece(Count<across>(), row);
+    if constexpr (across > 4)
+      for (; row + 4 * width <= rows; row += 4 * width) piece(Count<4>(), row);
+    if constexpr (across > 2)
+      for (; row + 2 * width <= rows; row += 2 * width) piece(Count<2>(), row);
+    for (; row < rows; row += width) piece(Count<1>(), row);
+  }
+}
+
+// int8: x (columns, a multiple of 16) -> bytes and the step; 255 steps of the largest absolute value.
+template <bool vnni>
+INLINE float quantise(const float* x, long columns, int8_t* bytes, uint8_t* unsigned_bytes) {
+  Vector most = {};
+  for (long k = 0; k < columns; k += width) {
+    Vector v = S::load(x + k);
+    v = v < 0.0f ? -v : v;
+    most = v > most ? v : most;
+  }
+  float largest = 0;
+  for (int i = 0; i < width; ++i) largest = most[i] > largest ? most[i] : largest;
+  const float step = largest / 127.0f, inverse = step > 0 ? 1.0f / step : 0.0f, magic = 12582912.0f;  // 1.5 * 2^23
+  int32_t zero;
+  memcpy(&zero, &magic, 4);
+  for (long k = 0; k < columns; k += width) {
+    Vector shifted = S::load(x + k) * inverse + magic;  // to the nearest, ties to even
+    Whole whole;
+    memcpy(&whole, &shifted, sizeof whole);
+    whole -= zero;
+    Whole other = vnni ? whole + 128 : (whole < 0 ? -whole : whole);
+#if defined(__AVX2__) && !defined(__AVX512F__)
+    __m128i low = _mm256_castsi256_si128((__m256i)whole), high = _mm256_extracti128_si256((__m256i)whole, 1);
+    __m128i packed = _mm_packs_epi32(low, high);
+    low = _mm256_castsi256_si128((__m256i)other), high = _mm256_extracti128_si256((__m256i)other, 1);
+    packed = _mm_packs_epi16(packed, _mm_packs_epi32(low, high));  // |a| is at most 127
+    _mm_storel_epi64((__m128i*)(bytes + k), packed);
+    _mm_storeh_pd((double*)(unsigned_bytes + k), (__m128d)packed);
+#elif defined(__AVX512F__)
+    _mm_storeu_si128((__m128i*)(bytes + k), _mm512_maskz_cvtepi32_epi8(0xffff, (__m512i)whole));
+    _mm_storeu_si128((__m128i*)(unsigned_bytes + k), _mm512_maskz_cvtepi32_epi8(0xffff, (__m512i)other));
+#else
+    for (int i = 0; i < width; ++i) bytes[k + i] = int8_t(whole[i]), unsigned_bytes[k + i] = uint8_t(other[i]);
+#endif
+  }
+  return step;
+}
+
+INLINE void arrive(Crew& crew, int member) {
+  if (crew.members > 1)
+    __atomic_store_n(&crew.counts[member].arrived, crew.counts[member].arrived + 1, __ATOMIC_RELEASE);
+}
+
+INLINE void wait(Crew& crew, int member) {
+  if (crew.members == 1) return;
+  const long wanted = crew.counts[member].arrived;
+  for (int other = 0; other < crew.members; ++other)
+    for (long turns = 0; __atomic_load_n(&crew.counts[other].arrived, __ATOMIC_ACQUIRE) < wanted; ++turns) {
+#if defined(__SSE2__)
+      __builtin_ia32_pause();
+#endif
+      if (turns > 20000) sched_yield();  // the other has lost its core
+    }
+}
+
+INLINE void meet(Crew& crew, int member) {
+  arrive(crew, member);
+  wait(crew, member);
+}
+
+// Index of the largest; the first of several.
+INLINE long largest(const float* x, long count) {
+  long best = 0;
+  for (long i = 1; i < count; ++i)
+    if (x[i] > x[best]) best = i;
+  return best;
+}
+
+// The smallest class whose cumulative probability exceeds `uniform`. x (count, and room to a multiple of 16) is used up.
+long choose(float* x, long count, float uniform, float temperature) {
+  long best = largest(x, count);
+  if (temperature == 0) return best;
+  const float most = x[best];
+  const long padded = (count + 15) / 16 * 16;
+  for (long i = 0; i < padded; i += width) {
+    Vector v = (S::load(x + i) - most) / temperature;
+    S::store(x + i, exponential(v > -87.0f ? v : S::all(-87.0f)));
+  }
+  for (long i = count; i < padded; ++i) x[i] = 0;
+  double total = 0;
+  for (long block = 0; block < padded; block += 16) {
+    double part[4] = {};
+    for (int i = 0; i < 16; ++i) part[i % 4] += x[block + i];
+    total += (part[0] + part[1]) + (part[2] + part[3]);
+  }
+  const double target = double(uniform) * total;
+  double below = 0;
+  for (long block = 0; block < padded; block += 16) {
+    double part[4] = {};
+    for (int i = 0; i < 16; ++i) part[i % 4] += x[block + i];
+    double after = below + ((part[0] + part[1]) + (part[2] + part[3]));
+    if (after > target || block + 16 == padded) {
+      for (long i = block; i < block + 16 && i < count; ++i) {
+        below += x[i];
+        if (below > target) return i;
+      }
+      if (after <= target) return count - 1;
+    }
+    below = after;
+  }
+  return count - 1;
+}
+
+// parameters (logits) and the room of as many numbers after them are used up.
+float draw(const Generation& g, float* parameters, const float* random) {
+  if (g.output == Output::softmax) return float(choose(parameters, g.outputs, random[0], g.temperature));
+  float mean = parameters[0], log_scale = parameters[1], spread = random[0];
+  if (g.output == Output::logistics) {
+    const long mixtures = g.outputs / 3;
+    const float* means = parameters + mixtures;
+    float* logits = parameters + g.logits;
+    memcpy(logits, parameters, mixtures * sizeof(float));
+    const long component = choose(logits, mixtures, random[0], g.temperature);
+    mean = means[component], log_scale = means[mixtures + component];
+    float uniform = random[g.time];
+    uniform = uniform < 1e-5f ? 1e-5f : uniform > 1 - 1e-5f ? 1 - 1e-5f : uniform;
+    spread = __builtin_logf(uniform) - __builtin_log1pf(-uniform);
+  }
+  log_scale = log_scale < g.log_scale_min ? g.log_scale_min : log_scale;
+  float value = mean + __builtin_expf(log_scale) * g.temperature * spread;
+  return value < -1 ? -1 : value > 1 ? 1 : value;
+}
+
+// The columns of the samples before this one -> x (channels).
+void first_layer(const Generation& g, const float* last, float* x) {
+  const float* column[2] = {};
+  float factor[2] = {};
+  for (long tap = 0; tap < g.first_kernel; ++tap) {
+    const float* table = g.first + tap * g.inputs * g.channels;
+    if (g.inputs == 1) {
+      column[tap] = table, factor[tap] = last[tap];
+    } else if (last[tap] >= 0) {
+      long number = last[tap] < float(g.inputs) ? long(last[tap]) : g.inputs - 1;
+      column[tap] = table + number * g.channels, factor[tap] = 1;
+    }
+  }
+  for (long c = 0; c < g.channels; c += width) {
+    Vector v = S::load(g.first_bias + c);
+    for (long tap = 0; tap < g.first_kernel; ++tap)
+      if (column[tap]) v += S::load(column[tap] + c) * factor[tap];
+    if (g.first_tanh) v = gate<float>(v, Vector{}).tanh;
+    S::store(x + c, v);
+  }
+}
+
+template <int NS>
+struct Buffers {  // floats; those before `x` are shared by the crew
+  float *h[3], *skip, *hidden, *logits;
+  float *x, *z, *partial, *draft, *last, *steps;
+  int8_t* bytes;
+  uint8_t* unsigned_bytes;
+  int32_t* cursor;
+};
+
+long widest(const Generation& g) {
+  const long sizes[] = {g.channels, g.gate, g.skip, g.hidden};
+  long most = 0;
+  for (long size : sizes)
+    if (size > most) most = size;
+  return most;
+}
+
+template <Precision precision, int NS, bool vnni>
+struct Runner {
+  const Generation& g;
+  Crew& crew;
+  const int member;
+  const long first_stream;
+  Buffers<NS> b;
+  long wide;
+  int buffer_turn = 0;
+
+  Activation prepare(const float* x, long pitch, long columns, int place) {
+    if constexpr (precision != Precision::i8) return {x, pitch, nullptr, nullptr, nullptr};
+    int8_t* bytes = b.bytes + place * NS * wide;
+    uint8_t* unsigned_bytes = b.unsigned_bytes + place * NS * wide;
+    float* steps = b.steps + place * NS;
+    for (int s = 0; s < NS; ++s)
+      steps[s] = quantise<vnni>(x + s * pitch, columns, bytes + s * wide, unsigned_bytes + s * wide);
+    return {nullptr, wide, bytes, unsigned_bytes, steps};
+  }
+
+  long share(const Matrix& m, int who) const {
+    return (m.rows + group_rows - 1) / group_rows * who / crew.members;
+  }
+
+  void mine(const Matrix& m, const Activation& a, const float* base, float* out, long pitch) {
+    multiply<precision, NS, vnni>(m, share(m, member), share(m, member + 1), a, base, out, pitch);
+  }
+
+  float* slot(long layer, int s, long number) const {
+    return g.rings + ((first_stream + s) * g.slots + g.layer[layer].first_slot + number) * g.channels;
+  }
+
+  // partial <- bias + conditioning + the older taps of `layer`, for this member's rows.
+  void look_back(long layer, long t) {
+    const GeneratorLayer& l = g.layer[layer];
+    const long rows = 2 * g.gate, pitch = rows;
+    const long begin = share(l.taps[0], member) * group_rows, stop = share(l.taps[0], member + 1) * group_rows;
+    const long end = stop < rows ? stop : rows;
+    if (!g.condition) {
+      for (int s = 0; s < NS; ++s)
+        for (long r = begin; r < end; r += width) S::store(b.partial + s * pitch + r, S::load(l.bias + r));
+    } else {
+      const long frame = g.taps ? g.first_frame[t] : t * g.frames / g.time, frame_size = g.layers * rows;
+      for (int s = 0; s < NS; ++s) {
+        const float* from = g.condition + ((first_stream + s) * g.frames + frame) * frame_size + layer * rows;
+        for (long r = begin; r < end; r += width) {
+          Vector sum = S::load(l.bias + r);
+          if (!g.taps) sum += S::load(from + r);
+          for (long tap = 0; tap < g.taps; ++tap)
+            sum += S::load(from + tap * frame_size + r) * g.band[t * g.taps + tap];
+          S::store(b.partial + s * pitch + r, sum);
+        }
+      }
+    }
+    for (long tap = 0; tap + 1 < g.kernel; ++tap) {
+      long number = b.cursor[layer] - (g.kernel - 1 - tap) * l.dilation;
+      if (number < 0) number += l.slots;
+      Activation past = prepare(slot(layer, 0, number), g.slots * g.channels, g.channels, 3);
+      mine(l.taps[tap], past, b.partial, b.partial, pitch);
+    }
+    if (layer + 2 < g.layers) {  // its oldest slot has been out of the nearest caches for a long time
+      for (int s = 0; s < NS; ++s) {
+        const char* ahead = (const char*)slot(layer + 2, s, b.cursor[layer + 2]);
+        for (long byte = 0; byte < g.channels * 4; byte += 64) __builtin_prefetch(ahead + byte);
+      }
+    }
+  }
+
+  void gates(float* h) {
+    const Matrix& m = g.layer[0].taps[0];
+    const long begin = share(m, member) * group_rows, stop = share(m, member + 1) * group_rows;
+    const long end = stop < m.rows ? stop : m.rows;
+    for (int s = 0; s < NS; ++s)
+      for (long r = begin; r < end; r += 32)
+        for (long i = 0; i < 16; i += width) {
+          const float* z = b.z + s * 2 * g.gate + r + i;
+          auto both = gate<float>(S::load(z), S::load(z + 16));
+          S::store(h + s * g.gate + r / 2 + i, both.tanh * both.sigmoid);
+        }
+  }
+
+  void relu_mine(const Matrix& m, float* x, long pitch) {
+    const long begin = share(m, member) * group_rows, stop = share(m, member + 1) * group_rows;
+    for (int s = 0; s < NS; ++s)
+      for (long r = begin; r < stop && r < m.rows; r += width) {
+        Vector v = S::load(x + s * pitch + r);
+        S::store(x + s * pitch + r, v < 0.0f ? Vector{} : v);  // NaN stays
+      }
+  }
+
+  void fill(const float* from, float* to, long rows) {
+    for (int s = 0; s < NS; ++s) memcpy(to + s * rows, from, rows * sizeof(float));
+  }
+
+  void fill_mine(const Matrix& m, const float* from, float* to) {
+    const long begin = share(m, member) * group_rows, stop = share(m, member + 1) * group_rows;
+    const long end = stop < m.rows ? stop : m.rows;
+    if (begin < end)
+      for (int s = 0; s < NS; ++s) memcpy(to + s * m.rows + begin, from + begin, (end - begin) * sizeof(float));
+  }
+
+  void step(long t) {
+    for (int s = 0; s < NS; ++s) first_layer(g, b.last + s * 2, b.x + s * g.channels);
+    fill_mine(g.layer[0].skip, g.skip_bias, b.skip);
+    look_back(0, t);
+    Activation before{}, now{};
+    for (long layer = 0; layer < g.layers; ++layer) {
+      const GeneratorLayer& l = g.layer[layer];
+      float* h = b.h[layer % 3];
+      mine(l.taps[g.kernel - 1], prepare(b.x, g.channels, g.channels, 2), b.partial, b.z, 2 * g.gate);
+      gates(h);
+      arrive(crew, member);
+      if (layer + 1 < g.layers) look_back(layer + 1, t);
+      if (layer) mine(g.layer[layer - 1].skip, before, b.skip, b.skip, g.skip);
+      wait(crew, member);
+      if (member == 0)  // not earlier: the others have now read the slot's old content
+        for (int s = 0; s < NS; ++s)
+          memcpy(slot(layer, s, b.cursor[layer]), b.x + s * g.channels, g.channels * sizeof(float));
+      if (++b.cursor[layer] == l.slots) b.cursor[layer] = 0;
+      now = prepare(h, g.gate, g.gate, layer % 2);
+      if (layer + 1 < g.layers) {
+        for (int s = 0; s < NS; ++s)
+          for (long c = 0; c < g.channels; c += width) {
+            float* x = b.x + s * g.channels + c;
+            S::store(x, S::load(x) * g.residual_scale + S::load(l.out_bias + c));
+          }
+        multiply<precision, NS, vnni>(l.out, 0, (l.out.rows + group_rows - 1) / group_rows, now, b.x, b.x, g.channels);
+      } else {
+        mine(l.skip, now, b.skip, b.skip, g.skip);
+      }
+      before = now;
+    }
+    relu_mine(g.layer[0].skip, b.skip, g.skip);
+    meet(crew, member);
+    fill_mine(g.hidden_matrix, g.hidden_bias, b.hidden);
+    mine(g.hidden_matrix, prepare(b.skip, g.skip, g.skip, 2), b.hidden, b.hidden, g.hidden);
+    relu_mine(g.hidden_matrix, b.hidden, g.hidden);
+    meet(crew, member);
+    fill_mine(g.last_matrix, g.last_bias, b.logits);
+    mine(g.last_matrix, prepare(b.hidden, g.hidden, g.hidden, 2), b.logits, b.logits, g.logits);
+    meet(crew, member);
+    for (int s = 0; s < NS; ++s) {  // every member for itself: all come to the same
+      const long stream = first_stream + s;
+      float* parameters = b.logits + s * g.logits;
+      float sample;
+      if (g.given) {
+        sample = g.given[stream * g.time + t];
+        if (member == 0)
+          memcpy(g.parameters + (stream * g.time + t) * g.outputs, parameters, g.outputs * sizeof(float));
+      } else {
+        memcpy(b.draft, parameters, g.logits * sizeof(float));
+        sample = draw(g, b.draft, g.random + stream * g.numbers * g.time + t);
+        if (member == 0) g.samples[stream * g.time + t] = sample;
+      }
+      float* last = b.last + s * 2;
+      last[0] = g.first_kernel == 2 ? last[1] : sample;
+      last[1] = sample;
+    }
+  }
+
+  void run() {
+    for (int s = 0; s < NS; ++s)
+      for (long tap = 0; tap < g.first_kernel; ++tap)
+        b.last[s * 2 + tap] = g.last[(first_stream + s) * g.first_kernel + tap];
+    for (long layer = 0; layer < g.layers; ++layer) b.cursor[layer] = int32_t(g.position % g.layer[layer].slots);
+    meet(crew, member);  // all have read `last`, before one of them writes it
+    for (long t = 0; t < g.time; ++t) step(t);
+    if (member == 0)
+      for (int s = 0; s < NS; ++s)
+        for (long tap = 0; tap < g.first_kernel; ++tap)
+          g.last[(first_stream + s) * g.first_kernel + tap] = b.last[s * 2 + tap];
+  }
+};
+
+template <Precision precision, int NS, bool vnni>
+void run(const Generation& g, long begin, float* shared, float* own, Crew& crew, int member) {
+  Buffers<NS> b;
+  auto take = [](float*& from, long count) {
+    float* here = from;
+    from += (count + 15) / 16 * 16;
+    return here;
+  };
+  const long wide = widest(g);
+  for (auto& h : b.h) h = take(shared, NS * g.gate);
+  b.skip = take(shared, NS * g.skip);
+  b.hidden = take(shared, NS * g.hidden);
+  b.logits = take(shared, NS * g.logits);
+  b.x = take(own, NS * g.channels);
+  b.z = take(own, NS * 2 * g.gate);
+  b.partial = take(own, NS * 2 * g.gate);
+  b.draft = take(own, 2 * g.logits);
+  b.last = take(own, NS * 2);
+  b.steps = take(own, NS * 4);
+  b.cursor = (int32_t*)take(own, g.layers);
+  b.bytes = (int8_t*)take(own, NS * wide);  // 4 places of NS * wide bytes
+  b.unsigned_bytes = (uint8_t*)take(own, NS * wide);
+  Runner<precision, NS, vnni>{g, crew, member, begin, b, wide}.run();
+}
+
+template <int NS>
+void run_precision(const Generation& g, long begin, float* shared, float* own, Crew& crew, int member) {
+  switch (g.precision) {
+    case Precision::f32: return run<Precision::f32, NS, false>(g, begin, shared, own, crew, member);
+    case Precision::bf16: return run<Precision::bf16, NS, false>(g, begin, shared, own, crew, member);
+    case Precision::i8:
+#if defined(__AVX512F__)
+      if (g.vnni) return run<Precision::i8, NS, true>(g, begin, shared, own, crew, member);
+#endif
+      return run<Precision::i8, NS, false>(g, begin, shared, own, crew, member);
+  }
+}
+
+}  // namespace
+
+long generate_shared_size(const Generation& g, long streams) {
+  return streams * (3 * g.gate + g.skip + g.hidden + g.logits) + 16 * 8;
+}
+
+long generate_private_size(const Generation& g, long streams) {
+  return streams * (g.channels + 4 * g.gate + 2 + 4 + 2 * widest(g)) + 2 * g.logits + g.layers + 16 * 16;
+}
+
+void generate_run(const Generation& g, long begin, long streams, float* shared, float* own, Crew& crew, int member) {
+  switch (streams) {
+    case 1: return run_precision<1>(g, begin, shared, own, crew, member);
+    case 2: return run_precision<2>(g, begin, shared, own, crew, member);
+    case 4: return run_precision<4>(g, begin, shared, own, crew, member);
+  }
+}
+
+}  // namespace audiogen::AUDIOGEN_ISA
