@@ -17,12 +17,14 @@ import audiogen
 from audiogen.core import rng
 from audiogen.core.errors import UserError
 from audiogen.core.files import whole_file
-from audiogen.signal.resample import RESAMPLER
+from audiogen.signal.resample import RESAMPLER, resample
 from evaluation.adherence import measure_health
 from evaluation.cache import EmbeddingCache, default_cache
-from evaluation.clips import PREPROCESSING, ClipSet, check_clips, embed_clips
+from evaluation.clips import PREPROCESSING, ClipSet, check_clips, embed_clips, read_mono
 from evaluation.embedders.base import Embedder, load_embedder
 from evaluation.frechet import frechet_per_clip
+from evaluation.landmarks import SAMPLE_RATE, LandmarkIndex
+from evaluation.originality import copying, diversity, nearest_training_clips
 from evaluation.score import METRICS, score
 from evaluation.summary import Summary
 
@@ -64,7 +66,7 @@ def evaluate(
     reference: str | Path, generated: str | Path, *, embedders: Sequence[str] = ("melstats",),
     metrics: Sequence[str] = tuple(METRICS), weights: str | Path | None = None, cache: str | Path | None = "default",
     anchors: bool = True, anchor_clips: int = 64, short: str = "reject", max_rejects: float = 0.01,
-    health: bool = True, say: Callable[[str], None] = lambda line: None,
+    health: bool = True, training: str | Path | None = None, say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Score the clips of folder `generated` against those of `reference`; -> the values of result.json.
 
@@ -75,7 +77,9 @@ def evaluate(
 
     Either set may be a summary (.npz) that `audiogen embed` wrote; then there is one embedder, the summary's, and what
     needs the audio itself is left out. short: what becomes of clips of less than one window, "reject" or "pad" (with
-    silence). cache: a file, "default", or None (kept in memory, for this run only). Raises `UserError` where weights
+    silence). cache: a file, "default", or None (kept in memory, for this run only). training: the folder that the
+    generator was trained on; passages of it are looked for in the generated clips, and with the reference as held-out
+    clips it is measured whether the generated ones are too near to it. Raises `UserError` where weights
     are missing or more than `max_rejects` of the files cannot be scored.
     """
     if short not in ("reject", "pad"):
@@ -90,7 +94,12 @@ def evaluate(
     sets = {name: check_clips(path, shortest=shortest, max_rejects=max_rejects)
             for name, path in places.items() if name not in ready}
     warnings = _overlap(sets)
-    measured = []
+    trained = None
+    if training is not None:
+        if len(sets) < 2:
+            raise UserError("originality needs the clips themselves: name folders, not files of embeddings")
+        trained = check_clips(training, shortest=shortest, max_rejects=max_rejects)
+    measured, nearness = [], {}
     with EmbeddingCache(default_cache() if cache == "default" else cache or ":memory:") as store:
         for model in models:
             say(f"{model.name}: {' and '.join(f'{len(s.clips)} {name}' for name, s in sets.items())} clips")
@@ -98,9 +107,12 @@ def evaluate(
             summaries = ready | {name: summarise(clips, model, store, pad=pad) for name, clips in sets.items()}
             ladder = _ladder(sets, model, store, pad, anchor_clips if anchors else 0)
             scores = score(**summaries, metrics=metrics, anchors=ladder)
+            scores["map"] = _map(**summaries)
             if "generated" in sets:
                 scores["clips"] = _each_clip(summaries["reference"], sets["generated"], model, store, pad)
             measured.append({**summaries["reference"].made_by, "note": model.note, "method": METHOD, **scores})
+            if trained is not None and not nearness:  # by the first embedder
+                nearness = _nearness(summarise(trained, model, store, pad=pad), **summaries)
     if len(ready) == 2:
         measured.append({**ready["reference"].made_by, "method": METHOD, **score(**ready, metrics=metrics)})
     result = {
@@ -109,10 +121,50 @@ def evaluate(
         "sets": {name: _describe(sets.get(name), ready.get(name), places[name]) for name in places},
         "embedders": measured, "warnings": warnings,
     }
+    if trained is not None:
+        say(f"looking for passages of {len(trained.clips)} training clips")
+        result["originality"] = {"training": str(training), "clips": len(sets["generated"].clips),
+                                 "copies": _copies(trained, sets["generated"]), **nearness}
     if health and "generated" in sets:
         result["health"] = {str(path.relative_to(sets["generated"].folder)): dataclasses.asdict(measure_health(path))
                             for path in sets["generated"].clips}
     return result
+
+
+def _copies(training: ClipSet, generated: ClipSet) -> list[dict[str, Any]]:
+    """Passages of training clips in generated ones, by landmarks; a clip's own file is no news, and is reported too."""
+    def sound(path: Path) -> Tensor:
+        audio = read_mono(path)
+        return resample(audio.samples, audio.sample_rate, SAMPLE_RATE)[0]
+
+    index = LandmarkIndex((str(path.relative_to(training.folder)), sound(path)) for path in training.clips)
+    return [{"path": str(path.relative_to(generated.folder)), **dataclasses.asdict(match)}
+            for path in generated.clips for match in index.find(sound(path))]
+
+
+def _nearness(training: Summary, reference: Summary, generated: Summary) -> dict[str, Any]:
+    means = [torch.stack([clip.mean for clip in s.clips]) for s in (training, reference, generated)]
+    try:
+        nearest = nearest_training_clips(*means)
+    except UserError as reason:
+        return {"note": str(reason), **({"diversity": diversity(means[2])} if len(means[2]) > 1 else {})}
+    mean, z = copying(nearest)
+    lines = [{"path": clip.path, "nearest": training.clips[n.index].path, "similarity": n.similarity,
+              "quantile": n.quantile} for clip, n in zip(generated.clips, nearest, strict=True)]
+    return {"embedder": training.made_by["embedder"], "nearest": sorted(lines, key=lambda line: line["quantile"]),
+            "mean_quantile": mean, "z": z, **({"diversity": diversity(means[2])} if len(means[2]) > 1 else {})}
+
+
+def _map(reference: Summary, generated: Summary) -> dict[str, list[list[Any]]]:
+    """Two principal components of the reference clips' mean features -> [x, y, name] of at most 400 clips a set."""
+    def means(summary: Summary) -> Tensor:
+        return torch.stack([clip.mean for clip in summary.clips[:400]]).double()
+
+    base = means(reference)
+    _, _, axes = torch.linalg.svd(base - base.mean(0), full_matrices=False)
+    return {name: [[*(round(v, 4) for v in place), clip.path]
+                   for place, clip in zip(((means(s) - base.mean(0)) @ axes[:2].T).tolist(), s.clips, strict=False)]
+            for name, s in (("reference", reference), ("generated", generated))}
 
 
 def summarise(
@@ -219,6 +271,11 @@ def print_result(result: dict[str, Any], console: Any = None) -> None:
             console.print(ladder)
         for warning in measured["warnings"]:
             console.print(f"warning: {measured['embedder']}: {warning}", style="yellow", markup=False)
+    if "originality" in result:
+        console.print(originality_line(result["originality"]), markup=False)
+        for copy in result["originality"]["copies"][:5]:
+            console.print(f"  {copy['path']} at {copy['at']:.1f} s: {copy['seconds']:.1f} s of {copy['source']} from "
+                          f"{copy['source_at']:.1f} s", markup=False)
     if result.get("health"):
         console.print(health_line(list(result["health"].values())))
     for name, clips in result["sets"].items():
@@ -234,6 +291,17 @@ def _cells(row: dict[str, Any]) -> tuple[str, str, str]:
     low, high = row["interval_95"] or (None, None)
     return (f"{row['value']:.4g}", "" if row["se"] is None else f"{row['se']:.2g}",
             "" if low is None else f"{low:.4g} - {high:.4g}")
+
+
+def originality_line(found: dict[str, Any]) -> str:
+    """Copies, nearness and variety in one line."""
+    text = f"{len(found['copies'])} passages of the training set were found in {found['clips']} generated clips"
+    if "nearest" in found:
+        text += (f"; they lie at a mean quantile of {found['mean_quantile']:.2f} of the reference's nearness to the "
+                 f"training set (0.5: as near as real clips; z = {found['z']:+.1f})")
+    if "diversity" in found:
+        text += f"; effective number of different clips: {found['diversity']['vendi']:.1f}"
+    return text
 
 
 def health_line(values: list[dict[str, Any]]) -> str:

@@ -39,6 +39,10 @@ class Evaluate:
     """Exit with 3 where a condition is true, e.g. "fad_inf.hi > 3.0" (.value .lo .hi .se)."""
     out: Annotated[Path | None, arg(aliases=["-o"], metavar="FILE", help_behavior_hint="(default: none)")] = None
     """Where the result is written as JSON."""
+    training: Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="(default: none)")] = None
+    """What the generator was trained on: look for copied passages, and for clips that are too near to it."""
+    html: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(default: none)")] = None
+    """Where a page is written, with charts and players of the best and worst clips; one file, no network."""
     weights: Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="(default: $AUDIOGEN_WEIGHTS)")] = None
     """Folder that holds the embedders' weight files."""
     short: Literal["reject", "pad"] = "reject"
@@ -71,7 +75,7 @@ class Evaluate:
         result = evaluate(
             self.reference, self.generated, embedders=self.embedder, weights=self.weights, short=self.short,
             max_rejects=self.max_rejects, metrics=self.metrics or tuple(METRICS), anchors=not self.no_anchors,
-            cache=None if self.no_cache else "default",
+            cache=None if self.no_cache else "default", training=self.training,
             say=lambda line: notes.print(line, style="dim", markup=False),
         )
         failures = [line for condition in conditions for line in condition.met(result)]
@@ -79,6 +83,11 @@ class Evaluate:
         if self.out is not None:
             write_result(result, self.out)
             print(f"written to {self.out}")
+        if self.html is not None:
+            from evaluation.page import write_page
+
+            write_page(result, self.html, generated=self.generated)
+            print(f"written to {self.html}")
         for line in failures:
             print(f"audiogen: failed: {line}", file=sys.stderr)
         return 3 if failures else 0
