@@ -36,6 +36,8 @@ VERBS = {
     "generate": Verb("audiogen.cli.generate:Generate", "make clips from prompts"),
     "again": Verb("audiogen.cli.again:Again", "make a clip again from what is written inside it"),
     "vocode": Verb("audiogen.cli.vocode:Vocode", "audio or mel spectrograms through the vocoder"),
+    "convert": Verb("audiogen.cli.convert:Convert", "a vocoder as its authors published it -> a checkpoint"),
+    "export": Verb("audiogen.cli.export:Export", "a vocoder as ONNX or as a torch.export program"),
     "compose": Verb("audiogen.cli.compose:Compose", "write the score of a prompt as MIDI"),
     "scan": Verb("audiogen.cli.scan:Scan", "list a folder of audio for training: durations, loudness, labels, rejects"),
     "render": Verb("audiogen.cli.render:Render", "play scores with real instruments: pairs of notes and audio"),
@@ -71,7 +73,12 @@ def recipe_main(recipe: type, args: Sequence[str] | None = None) -> NoReturn:
 
 
 def parse_recipe(recipe: type, args: Sequence[str], *, prog: str) -> Any:
-    """A recipe from its options; its module's docstring (what it makes, launch and smoke lines) is the help text."""
+    """A recipe from its options; its module's docstring (what it makes, launch and smoke lines) is the help text.
+
+    Where fields and defaults depend on an option (a preset), the recipe's `specialise(words)` gives the class to fill.
+    """
+    if hasattr(recipe, "specialise"):
+        recipe = recipe.specialise(args)
     return parse(recipe, args, prog=prog, description=inspect.getdoc(sys.modules[recipe.__module__]))
 
 
