@@ -94,9 +94,8 @@ def low_pass() -> np.ndarray:
     Its transition is 0.6 / 2 of the rate wide on either side, which with 12 taps asks for this beta (Kaiser 1974).
     """
     half = TAPS // 2
-    attenuation = 2.285 * (half - 1) * math.pi * 4 * 0.3 + 7.95  # dB; between 21 and 50
-    beta = 0.5842 * (attenuation - 21) ** 0.4 + 0.07886 * (attenuation - 21)
-    taps = np.kaiser(TAPS, beta) * np.sinc(0.5 * (np.arange(TAPS) - half + 0.5))
+    attenuation = 2.285 * (half - 1) * math.pi * 4 * 0.3 + 7.95  # dB; 51, and above 50 Kaiser's beta is
+    taps = np.kaiser(TAPS, 0.1102 * (attenuation - 8.7)) * np.sinc(0.5 * (np.arange(TAPS) - half + 0.5))
     return taps / taps.sum()
 
 
@@ -168,7 +167,8 @@ class HiFiGAN(nn.Module):
                 total = total.add_(block(x, awake))
             x = total.div_(each)                                                  # (batch, channels / 2, steps)
         x = self.activation_post(x) if config.periodic else F.leaky_relu(x, 0.01, inplace=True)
-        x = self.conv_post(x).float()
+        x = self.conv_post(x)
+        x = x if x.dtype == torch.float64 else x.float()
         return torch.tanh(x) if config.final == "tanh" else x if self.training else x.clamp(-1.0, 1.0)
 
     @classmethod

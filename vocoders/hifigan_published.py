@@ -14,9 +14,15 @@ from torch import Tensor
 from audiogen.core.errors import UserError
 from audiogen.core.mel_format import MelFormat
 from vocoders.hifigan import SLOPE, HiFiGAN, HiFiGANConfig, low_pass
-from vocoders.parallel_wavegan_published import _format as parallel_wavegan_format
-from vocoders.parallel_wavegan_published import _statistics as parallel_wavegan_statistics
-from vocoders.published import detect, fold_weight_norm, generator_state, load_published, take
+from vocoders.published import (
+    detect,
+    fold_weight_norm,
+    generator_state,
+    load_published,
+    parallel_wavegan_format,
+    statistics,
+    take,
+)
 
 # ParallelWaveGAN's names -> the first authors'. Activations stand in front of their convolutions there, at number 0.
 RENAMED = (
@@ -45,7 +51,9 @@ def read(content: Mapping[str, Any], settings: Mapping[str, Any], *, mel: MelFor
         config = _parallel_wavegan_config(settings, mel)
         state = {_renamed(key, config.paired): value for key, value in state.items()}
         if "mean" not in state and "scale" not in state:
-            state["mean"], state["scale"] = parallel_wavegan_statistics(settings.get("stats"), config.mel.n_mels)
+            state["mean"], state["scale"] = statistics(
+                settings.get("stats"), config.mel.n_mels, what="HiFi-GAN"
+            )
     else:
         _check_filters(state)
         state = {re.sub(r"^(ups\.\d+)\.0\.", r"\1.", key).replace(".act.", "."): value for key, value in state.items()}
@@ -126,9 +134,10 @@ def _parallel_wavegan_config(settings: Mapping[str, Any], mel: MelFormat | None)
 
 def _preset(state: Mapping[str, Tensor], mel: MelFormat | None) -> HiFiGANConfig:
     """The preset whose tensors have these names and shapes. Rates, dilations and formats cannot be read off weights."""
-    shapes = {key: value.shape for key, value in state.items()}
-    found = {}
+    shapes, found = {key: value.shape for key, value in state.items()}, {}
     for name, preset in HiFiGAN.presets.items():
+        if shapes.get("conv_pre.weight") != (preset.channels, preset.mel.n_mels, 7):
+            continue
         with torch.device("meta"):
             if {key: value.shape for key, value in HiFiGAN(preset).state_dict().items()} == shapes:
                 found[name] = preset

@@ -94,7 +94,7 @@ class MelGAN(nn.Module):
             self.blocks.extend(ResidualBlock(channels, 3**index) for index in range(config.stacks))
         self.conv_post = Convolution(channels, config.bands, 7)
         if config.bands > 1:
-            self.pqmf = PQMF(config.bands, taps=PQMF_TAPS, cutoff=config.cutoff, beta=PQMF_BETA)
+            self.pqmf = PQMF(config.bands, taps=PQMF_TAPS, cutoff=config.cutoff, beta=PQMF_BETA, mirrored=True)
         if config.normalise:
             self.register_buffer("mean", torch.zeros(config.mel.n_mels))
             self.register_buffer("scale", torch.ones(config.mel.n_mels))
@@ -120,7 +120,7 @@ class MelGAN(nn.Module):
             for block in self.blocks[stage * config.stacks : (stage + 1) * config.stacks]:
                 x = block(x)                                                      # (batch, channels / 2, steps)
         x = self.conv_post(reflect(F.leaky_relu(x, SLOPE, inplace=True), 3))
-        return torch.tanh(x.float())
+        return torch.tanh(x if x.dtype == torch.float64 else x.float())
 
     @classmethod
     def from_published(

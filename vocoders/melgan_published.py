@@ -13,9 +13,15 @@ from torch import Tensor
 from audiogen.core.errors import UserError
 from audiogen.core.mel_format import MEL_FORMATS, MelFormat
 from vocoders.melgan import PQMF_BETA, PQMF_TAPS, SLOPE, MelGAN, MelGANConfig
-from vocoders.parallel_wavegan_published import _format as parallel_wavegan_format
-from vocoders.parallel_wavegan_published import _statistics as parallel_wavegan_statistics
-from vocoders.published import detect, fold_weight_norm, generator_state, load_published, take
+from vocoders.published import (
+    detect,
+    fold_weight_norm,
+    generator_state,
+    load_published,
+    parallel_wavegan_format,
+    statistics,
+    take,
+)
 
 # All three are one `Sequential`: padding 0, conv_pre 1, then for each stage an activation, the transposed convolution
 # and the residual blocks, then an activation, padding and conv_post. What a block calls its three convolutions:
@@ -53,7 +59,7 @@ def read(content: Mapping[str, Any], settings: Mapping[str, Any], *, mel: MelFor
     if form == "generator":
         state["mean"], state["scale"] = (torch.full((config.mel.n_mels,), value) for value in (-5.0, 5.0))
     elif form == "melgan" and "mean" not in state and "scale" not in state:
-        state["mean"], state["scale"] = parallel_wavegan_statistics(settings.get("stats"), config.mel.n_mels)
+        state["mean"], state["scale"] = statistics(settings.get("stats"), config.mel.n_mels, what="MelGAN")
     model = MelGAN(config)
     load_published(model, state, what="the published MelGAN")
     return model.eval()

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from audiogen.core.checkpoint import load_state
 from audiogen.core.errors import UserError
+from audiogen.core.mel_format import MelFormat
 
 _PAIRS = (
     (re.compile(r"^(.*)\.weight_g$"), "{}.weight_v"),
@@ -128,7 +129,25 @@ def statistics(stats: Any, n_mels: int, *, what: str) -> tuple[Tensor, Tensor]:
     return mean, scale
 
 
-# What only one family has: a key that begins so (after the weight norms are folded away). The first match counts.
+def parallel_wavegan_format(settings: Mapping[str, Any]) -> MelFormat:
+    """The mel format that a config.yml of ParallelWaveGAN (any of its models) describes."""
+    if settings.get("window", "hann") != "hann" or settings.get("global_gain_scale", 1.0) != 1.0:
+        raise UserError(
+            f"config.yml says window={settings.get('window')!r} and global_gain_scale="
+            f"{settings.get('global_gain_scale')}: audiogen's mels have a Hann window and gain 1"
+        )
+    try:
+        rate, n_fft = settings["sampling_rate"], settings["fft_size"]
+        return MelFormat(
+            sample_rate=rate, n_fft=n_fft, win_length=settings.get("win_length") or n_fft,
+            hop_length=settings["hop_size"], n_mels=settings["num_mels"], f_min=float(settings.get("fmin") or 0.0),
+            f_max=float(settings.get("fmax") or rate / 2), log="log10", floor=1e-10, padding="center",
+        )
+    except KeyError as name:
+        raise UserError(f"config.yml lacks {name}: give the checkpoint's whole configuration") from None
+
+
+# What only one family has: a key that begins so, whichever way its weight norm is spelt. The first match counts.
 _FAMILIES = (
     ("vocos", r"backbone\.convnext\.\d+\.dwconv\."),
     ("diffwave", r"diffusion_embedding\.projection1\."),
@@ -159,7 +178,8 @@ def detect(content: Mapping[str, Any]) -> str:
     """The name in the vocoders' TABLE of the family whose weights these are."""
     if {"embedding_prev", "dilate_weights"} <= set(content):
         return "wavenet"  # nv-wavenet's dictionary, which holds lists of tensors
-    keys = list(fold_weight_norm(generator_state(content)))
+    norm = re.compile(r"(weight_[gv]|parametrizations\.weight\.original[01])$")
+    keys = [norm.sub("weight", key) for key in generator_state(content)]
     for family, pattern in _FAMILIES:
         if any(re.match(pattern, key) for key in keys):
             return family

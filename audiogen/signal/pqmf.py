@@ -2,7 +2,7 @@
 
 Nguyen 1994, "Near-perfect-reconstruction pseudo-QMF banks"; the prototype is a Kaiser-windowed low-pass whose cutoff
 is searched as in Lin and Vaidyanathan 1998, "A Kaiser window approach for the design of prototype filters of cosine
-modulated filterbanks". With the same bands, taps, cutoff and beta the filters are those of Multi-band MelGAN.
+modulated filterbanks". Mirrored, and with the same bands, taps, cutoff and beta, the filters are Multi-band MelGAN's.
 """
 
 from __future__ import annotations
@@ -22,12 +22,16 @@ class PQMF(nn.Module):
           The error falls with taps / bands: about 15 taps a band are needed, 62 suit 4 bands.
     cutoff: of the prototype, as a part of the Nyquist frequency; None searches the best for (bands, taps, beta).
     beta: of the Kaiser window; larger means less leakage and a wider transition.
+    mirrored: all filters run backwards in time, as in the code of Multi-band MelGAN, whose convolutions correlate. Both
+          forms are equally good, but a network trained with one of them needs it.
     """
 
     analysis_filter: Tensor
     synthesis_filter: Tensor
 
-    def __init__(self, bands: int = 4, taps: int = 62, cutoff: float | None = None, beta: float = 9.0) -> None:
+    def __init__(
+        self, bands: int = 4, taps: int = 62, cutoff: float | None = None, beta: float = 9.0, *, mirrored: bool = False
+    ) -> None:
         super().__init__()
         if bands < 2:
             raise ValueError(f"bands={bands} must be 2 or more")
@@ -44,6 +48,8 @@ class PQMF(nn.Module):
         low_pass = 2.0 * prototype(taps, cutoff, beta)
         analysis = torch.from_numpy((low_pass * np.cos(turn + phase))[:, None])   # (bands, 1, taps + 1)
         synthesis = torch.from_numpy((low_pass * np.cos(turn - phase))[:, None])
+        if mirrored:  # the low-pass is symmetric, so backwards each is the other
+            analysis, synthesis = synthesis, analysis
         # conv1d correlates, so the analysis filters are stored mirrored; conv_transpose1d does not mirror. The factor
         # `bands` makes up for the samples dropped.
         self.register_buffer("analysis_filter", analysis.flip(-1).float(), persistent=False)
