@@ -246,12 +246,12 @@ def vocoder_losses(model: nn.Module, folder: Path, *, frames: int, samples: int)
 
 
 def train_vocoder(options: argparse.Namespace) -> int:
-    """The recipe vocoder_22k on packed clips."""
+    """The recipe vocoder on packed clips."""
     from audiogen.cli import parse_recipe
     from audiogen.cli.train import load_recipe
 
     began, run = time.monotonic(), fresh(options.run / "vocoder")
-    recipe = parse_recipe(load_recipe("vocoder_22k"), options.recipe, prog="gpu.py train-vocoder --")
+    recipe = parse_recipe(load_recipe("vocoder"), options.recipe, prog="gpu.py train-vocoder --")
     folder = options.pack / "vocoder"
     start = beginning(options, "vocoder")
     model = load_checkpoint(start, room="vocoder").model if start is not None else None
@@ -408,7 +408,7 @@ def parser() -> argparse.ArgumentParser:
     own.add_argument("--out", type=Path, default=Path("gpu_pack"))
     for verb, call, text in (
         ("setup", setup, "install what is missing"), ("kernels", kernels, "build and measure native operations"),
-        ("train-generator", train_generator, "diffusion_22k"), ("train-vocoder", train_vocoder, "vocoder_22k"),
+        ("train-generator", train_generator, "diffusion_22k"), ("train-vocoder", train_vocoder, "vocoder"),
         ("all", everything, "everything in one time budget"),
     ):
         own = verbs.add_parser(verb, help=text)

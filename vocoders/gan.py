@@ -4,8 +4,8 @@ A model with a `loss` of its own (WaveNet: likelihood; DiffWave: noise predictio
 spectral distances first, and from step `start` on against discriminators, a second player. The two share one rendering:
 the generator's turn keeps its clip for the discriminator's.
 
-A model may say more about its training (Parallel WaveGAN does): `render(mel, rng=)` -> the clip before its last,
-unlearned corrections, and the log magnitudes that its excitation was made from, which have a loss of their own;
+A model with `log_magnitude` (Parallel WaveGAN) says more about its training: `render(mel, rng=)` -> the clip before its
+last, unlearned corrections, and the log magnitudes that its excitation was made from, which have a loss of their own;
 `refine(audio, mel, passes=)` -> those corrections, as many as the losses shall look through.
 """
 
@@ -92,6 +92,14 @@ class VocoderTask:
         """Samples that a training segment must have for every loss to be defined."""
         return max(1025, self.discriminator.shortest()) if self.adversarial else 1
 
+    @property
+    def overfit_below(self) -> tuple[str, float] | None:
+        """What --overfit must reach, by the name that the loop logs it under; None for a model with its own loss."""
+        if not self.adversarial:
+            return None
+        name, goal = ("magnitude", 0.6) if self._has_magnitude() and self.config.magnitude_steps else ("mel", 0.9)
+        return (f"generator/{name}" if len(self.players()) > 1 else name), goal
+
     def players(self) -> list[Player]:
         """The generator first: the discriminator then judges the clips that are already made."""
         if not self.adversarial:
@@ -172,7 +180,7 @@ class VocoderTask:
 
     def _render(self, batch: Batch, rng: SampleRng) -> tuple[Tensor, Tensor | None]:
         assert batch.mel is not None
-        if not hasattr(self.model, "render"):
+        if not hasattr(self.model, "log_magnitude"):
             return self.model(batch.mel, rng=rng).float(), None
         audio, log_magnitude = self.model.render(batch.mel, rng=rng)
         if self.config.refine and self.model.config.refine:
