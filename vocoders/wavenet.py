@@ -205,6 +205,7 @@ class WaveNet(nn.Module):
         offset       frames of the clip before this mel: the noise goes on from there. The network's memory does not;
                      for chunks that continue each other use `stream`.
         """
+        self.config.mel.check(mel, model="WaveNet")
         stream = self.stream(batch=mel.shape[0], rng=rng, offset=offset, style=style, temperature=temperature)
         return torch.cat([stream.push(mel), stream.finish()], 2)
 
