@@ -1,6 +1,7 @@
 # make setup   everything into .venv (the second time: nothing to do)
 # make demo    three clips from three prompts, as WAV with a spectrogram PNG each, in demo/
 # make test    the linter and all tests, at most ten minutes on two cores
+# make kernels the native kernels, where this machine has a C++ compiler; demo and test do it too
 # make clean   what these commands wrote, but for .venv; make distclean takes that too
 #
 # PYTHON=python3.12 chooses the interpreter of .venv; PIP_ARGS="..." goes to every pip install (docs/install.md).
@@ -15,7 +16,7 @@ STAMP := $(VENV)/.ready
 WORKERS ?= 2
 PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt $(PIP_ARGS)
 
-.PHONY: help setup demo test clean distclean
+.PHONY: help setup kernels demo test clean distclean
 
 help:
 	@sed -n '/^# /s/^# //p' Makefile
@@ -51,15 +52,19 @@ $(STAMP): constraints.txt pyproject.toml
 	@rm $(VENV)/.installing
 	@touch $@
 
-demo: $(STAMP)
+# Without a compiler this says so and goes on: every operation has its plain PyTorch form.
+kernels: $(STAMP)
+	@$(BIN)/python -m audiogen.ops.build --if-possible
+
+demo: kernels
 	@$(BIN)/audiogen generate --prompts docs/demo_prompts.txt --seconds 8 --seed 1 --png --overwrite --out demo
 
-test: $(STAMP)
+test: kernels
 	@$(BIN)/ruff check .
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
 
 clean:
-	@rm -rf demo build dist *.egg-info .pytest_cache .ruff_cache .import_linter_cache
+	@rm -rf demo build dist audiogen/ops/audiogen_*.so *.egg-info .pytest_cache .ruff_cache .import_linter_cache
 	@find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 distclean: clean

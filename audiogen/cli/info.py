@@ -52,6 +52,9 @@ def gather(checkpoint: Path | None = None) -> dict[str, Any]:
     """All that `audiogen info` prints, as JSON values."""
     import torch
 
+    import audiogen.ops  # noqa: F401 (loads the kernels)
+    from audiogen.ops.library import state
+
     cuda = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     if checkpoint is not None and not checkpoint.is_dir():
         raise UserError(f"no checkpoint folder at {checkpoint}")
@@ -67,7 +70,7 @@ def gather(checkpoint: Path | None = None) -> dict[str, Any]:
         "packages": {name: _version(name) for name in PACKAGES},
         "devices": ", ".join(["cpu", *cuda]),
         "threads": f"{torch.get_num_threads()} of {os.cpu_count()} cores",
-        "kernels": "reference (plain PyTorch)",
+        "kernels": state(),
         "looked in": str(folder) + ("" if found else " (no checkpoint there)"),
         "embedders": weights or "AUDIOGEN_WEIGHTS is not set: evaluation uses log-mel statistics",
         "checkpoints": found,

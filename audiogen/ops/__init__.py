@@ -3,10 +3,17 @@
 Native kernels (csrc/, docs/kernels.md) are loaded here, where they have been built; AUDIOGEN_KERNELS=off leaves them.
 """
 
-from audiogen.ops.gated_dilated_layer import channels_last, gated_dilated_layer
-from audiogen.ops.library import load
-from audiogen.ops.upsampling import Upsampling
+import sys
 
-__all__ = ["Upsampling", "channels_last", "gated_dilated_layer"]
+# `python -m audiogen.ops.build` imports this package first, and must run where nothing is built yet, or built badly.
+if "audiogen.ops.build" not in sys.orig_argv:
+    from audiogen.ops.dilated_conv1d import dilated_conv1d, dilated_conv1d_step, step_state
+    from audiogen.ops.gated_dilated_layer import channels_last, gated_dilated_layer
+    from audiogen.ops.library import load
+    from audiogen.ops.upsampling import Upsampling
 
-load()
+    __all__ = [
+        "Upsampling", "channels_last", "dilated_conv1d", "dilated_conv1d_step", "gated_dilated_layer", "step_state",
+    ]
+
+    load()

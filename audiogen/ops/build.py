@@ -1,12 +1,13 @@
 """Builds the native kernels: `python -m audiogen.ops.build [cpu] [cuda] [--if-possible]`.
 
-The compilers are called directly, on torch's stable ABI headers: seconds a file, and the result loads into any torch from
-2.10 on. A library is named after the hash of its sources and flags, so building again does nothing, and a library
-older than its sources is never loaded. It goes beside this file or, where that folder is read-only, into the user's cache.
+The compilers are called directly, on torch's stable ABI headers: seconds a file, and the result loads into any torch
+from 2.10 on. A library is named after the hash of its sources and flags, so building again does nothing, and a library
+older than its sources is never loaded. It goes beside this file or, where that folder is read-only, into the user's
+cache.
 
-Sources in csrc/cpu: `name.cpp` is compiled once; `name.isa.cpp` once for each level below, with -DAUDIOGEN_ISA=<level> as
-the namespace of all that it defines. Such files use no templates of the standard library: the linker keeps one copy of
-an inline function, and it might keep the one with the instructions that this CPU lacks.
+Sources in csrc/cpu: `name.cpp` is compiled once; `name.isa.cpp` once for each level below, with -DAUDIOGEN_ISA=<level>
+as the namespace of all that it defines. Such files use no templates of the standard library: the linker keeps one copy
+of an inline function, and it might keep the one with the instructions that this CPU lacks.
 """
 
 from __future__ import annotations

@@ -66,7 +66,9 @@ def gated_dilated_layer(
     first, band = upsampling or (None, None)
     inputs = (x, weight, bias, out_weight, out_bias, skip_weight, skip_bias, condition, first, band, shift)
     recorded = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (*inputs, skip))
-    if skip is not None and overwrite_skip and not recorded:
+    if torch.compiler.is_exporting():  # the programs that read the graph do not know our operations
+        x_out, skip_out = layer_reference(*inputs, skip, dilation, causal, scale)
+    elif skip is not None and overwrite_skip and not recorded:
         x_out = layer_in_place(*inputs, skip, dilation, causal, scale)
         skip_out = skip
     else:
@@ -154,8 +156,7 @@ def _outputs(
     return _as((x + F.conv1d(h, out_weight[:, :, None], out_bias)) * scale, x), added
 
 
-@torch.library.custom_op("audiogen::gated_dilated_layer", mutates_args=())
-def layer(
+def layer_reference(
     x: Tensor, weight: Tensor, bias: Tensor | None, out_weight: Tensor | None, out_bias: Tensor | None,
     skip_weight: Tensor, skip_bias: Tensor | None, condition: Tensor | None, first: Tensor | None, band: Tensor | None,
     shift: Tensor | None, skip: Tensor | None, dilation: int, causal: bool, scale: float,
@@ -166,14 +167,16 @@ def layer(
     return x_out, _as(added if skip is None else skip + added, x)
 
 
+layer = torch.library.custom_op("audiogen::gated_dilated_layer", layer_reference, mutates_args=())
+
+
 @layer.register_fake
 def _(x, weight, bias, out_weight, out_bias, skip_weight, skip_bias, condition, first, band, shift, skip, dilation,
       causal, scale):
     return x.new_empty(0) if out_weight is None else _empty(x, x.shape[1]), _empty(x, skip_weight.shape[0])
 
 
-@torch.library.custom_op("audiogen::gated_dilated_layer_in_place", mutates_args=("skip",))
-def layer_in_place(
+def layer_in_place_reference(
     x: Tensor, weight: Tensor, bias: Tensor | None, out_weight: Tensor | None, out_bias: Tensor | None,
     skip_weight: Tensor, skip_bias: Tensor | None, condition: Tensor | None, first: Tensor | None, band: Tensor | None,
     shift: Tensor | None, skip: Tensor, dilation: int, causal: bool, scale: float,
@@ -185,14 +188,18 @@ def layer_in_place(
     return x_out
 
 
+layer_in_place = torch.library.custom_op(
+    "audiogen::gated_dilated_layer_in_place", layer_in_place_reference, mutates_args=("skip",)
+)
+
+
 @layer_in_place.register_fake
 def _(x, weight, bias, out_weight, out_bias, skip_weight, skip_bias, condition, first, band, shift, skip, dilation,
       causal, scale):
     return x.new_empty(0) if out_weight is None else _empty(x, x.shape[1])
 
 
-@torch.library.custom_op("audiogen::gated_dilated_layer_backward", mutates_args=())
-def layer_backward(
+def layer_backward_reference(
     grad_x_out: Tensor | None, grad_skip: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None,
     out_weight: Tensor | None, skip_weight: Tensor, condition: Tensor | None, first: Tensor | None,
     band: Tensor | None, shift: Tensor | None, dilation: int, causal: bool, scale: float,
@@ -224,6 +231,11 @@ def layer_backward(
     gradients = (_as(of_x if straight is None else of_x + straight, x), of_weight, of_bias, of_out_weight, of_out_bias,
                  of_skip_weight, grad_skip.sum((0, 2)), of_condition, of_band, of_shift)
     return tuple(x.new_empty(0) if gradient is None else gradient for gradient in gradients)
+
+
+layer_backward = torch.library.custom_op(
+    "audiogen::gated_dilated_layer_backward", layer_backward_reference, mutates_args=()
+)
 
 
 @layer_backward.register_fake

@@ -13,17 +13,12 @@
 namespace audiogen::AUDIOGEN_ISA {
 
 template <class Real>
-static long up(long number, long unit) {
-  return (number + unit - 1) / unit * unit;
-}
-
-template <class Real>
 static LayerSizes sizes(const Layer<Real>& l) {
   LayerSizes s;
   const long both = l.channels + l.skips;
   s.gate = padded<Real>(l.gate);
-  s.rows = up<Real>(l.channels, steps_down);
-  s.out_rows = up<Real>(both, steps_down);
+  s.rows = up(l.channels, steps_down);
+  s.out_rows = up(both, steps_down);
   s.gate_panel = l.kernel * l.channels * 2 * s.gate;
   s.gate_bias = 2 * s.gate;
   s.out_panel = l.gate * padded<Real>(both);
@@ -117,7 +112,8 @@ static Frames<Real> read_frames(const Layer<Real>& l, long gate, long item, long
   View half = l.condition;
   read_tile(scratch, 2 * gate, half, item, lowest, count, l.gate);
   constexpr long bytes = sizeof(Real) == 8 ? 8 : 4;
-  half.data = (char*)half.data + l.gate * half.channel * (l.condition.type == Type::bf16 || l.condition.type == Type::f16 ? 2 : bytes);
+  const bool narrow = half.type == Type::bf16 || half.type == Type::f16;
+  half.data = (char*)half.data + l.gate * half.channel * (narrow ? 2 : bytes);
   read_tile(scratch + gate, 2 * gate, half, item, lowest, count, l.gate);
   return {scratch, lowest, 2 * gate};
 }
@@ -179,12 +175,6 @@ static INLINE void gates(const Layer<Real>& l, const Taps<Real>& taps, const Fra
   });
 }
 
-// Where the whole window of a tile lies inside x and needs no change, it is read in place.
-template <class Real>
-static INLINE bool in_place(const View& view, const Real* shift, long first, long last, long time) {
-  return view.type == (sizeof(Real) == 8 ? Type::f64 : Type::f32) && view.channel == 1 && !shift && first >= 0 && last <= time;
-}
-
 template <class Real>
 static Taps<Real> input_of(const Layer<Real>& l, long item, long start, long rows, Real* window) {
   const Reach reach{l.reach, l.dilation};
@@ -210,28 +200,14 @@ static void forward(const Layer<Real>& l, long begin, long end, Real* scratch) {
   Real* old = outs + l.steps * pitch;
   for (long tile = begin; tile < end; ++tile) {
     const long item = tile / l.tiles, start = tile % l.tiles * l.steps;
-    const long valid = l.time - start < l.steps ? l.time - start : l.steps, rows = up<Real>(valid, steps_down);
+    const long valid = l.time - start < l.steps ? l.time - start : l.steps, rows = up(valid, steps_down);
     const Taps<Real> taps = input_of(l, item, start, rows, window);
     const Frames<Real> frames = read_frames(l, s.gate, item, start, start + valid, frame_rows);
     gates<Real>(l, taps, frames, s.gate, start, rows, [&](long column, long row, Gate<typename S::Vector> both_of) {
       S::store(h + row * s.gate + column, both_of.tanh * both_of.sigmoid);
     });
-    for_blocks<Real>(both, [&](auto count, long column) {
-      constexpr int N = decltype(count)::value;
-      if (!l.out_weight && column + N * S::width <= l.channels) return;  // the last layer adds nothing to x
-      for (long m = 0; m < rows; m += steps_down) {
-        typename S::Vector sums[steps_down][N];
-#pragma GCC unroll 6
-        for (int row = 0; row < steps_down; ++row)
-#pragma GCC unroll 4
-          for (int n = 0; n < N; ++n) sums[row][n] = S::load(l.out_bias_row + column + n * S::width);
-        multiply<Real, steps_down, N>(sums, h + m * s.gate, s.gate, 1, l.out_panel + column * l.gate, N * S::width, l.gate);
-#pragma GCC unroll 6
-        for (int row = 0; row < steps_down; ++row)
-#pragma GCC unroll 4
-          for (int n = 0; n < N; ++n) S::store(outs + (m + row) * pitch + column + n * S::width, sums[row][n]);
-      }
-    });
+    convolve<Real>(outs, pitch, {{h}, s.gate}, 1, l.gate, l.out_panel, both, l.out_weight ? 0 : l.channels,
+                   l.out_bias_row, rows);
     if (l.out_weight) {
       read_tile(old, l.channels, l.x, item, start, valid, l.channels);
       for (long t = 0; t < valid; ++t)
@@ -246,35 +222,6 @@ static void forward(const Layer<Real>& l, long begin, long end, Real* scratch) {
     }
     write_tile(added, pitch, l.skip_out, item, start, valid, l.skips);
   }
-}
-
-// target[m * pitch + column] += sum over steps of a[step * a_pitch + m] * b[step * b_pitch + column]: a weight gradient.
-// Rows are computed in whole groups, so `target` has room for them, and a's numbers after the last row are read.
-template <class Real>
-static void add_products(Real* target, long rows, long columns, const Real* a, long a_pitch, const Real* b, long b_pitch,
-                         long steps) {
-  typedef Simd<Real> S;
-  for_blocks<Real>(columns, [&](auto count, long column) {
-    constexpr int N = decltype(count)::value;
-    for (long m = 0; m < rows; m += steps_down) {
-      typename S::Vector sums[steps_down][N] = {};
-      multiply<Real, steps_down, N>(sums, a + m, 1, a_pitch, b + column, b_pitch, steps);
-      Real* to = target + m * padded<Real>(columns) + column;
-#pragma GCC unroll 6
-      for (int row = 0; row < steps_down; ++row)
-#pragma GCC unroll 4
-        for (int n = 0; n < N; ++n) {
-          Real* place = to + row * padded<Real>(columns) + n * S::width;
-          S::store(place, S::load(place) + sums[row][n]);
-        }
-    }
-  });
-}
-
-template <class Real>
-static void add_rows(Real* __restrict target, const Real* rows, long pitch, long columns, long steps) {
-  for (long t = 0; t < steps; ++t)
-    for (long c = 0; c < columns; ++c) target[c] += rows[t * pitch + c];
 }
 
 // First pass of the backward: gradients of z (kept for the second), of all weights, biases and the conditioning.
@@ -292,7 +239,7 @@ static void backward_gates(const Layer<Real>& l, long begin, long end, Real* scr
   Real* of_out = of_z + l.steps * wide;  // rows: gradient of x + out, then of skip
   for (long tile = begin; tile < end; ++tile) {
     const long item = tile / l.tiles, start = tile % l.tiles * l.steps;
-    const long valid = l.time - start < l.steps ? l.time - start : l.steps, rows = up<Real>(valid, steps_down);
+    const long valid = l.time - start < l.steps ? l.time - start : l.steps, rows = up(valid, steps_down);
     // Always copied: weight gradients read a few numbers beyond a row.
     const Real* shift = l.shift ? l.shift + item * l.channels : nullptr;
     const Taps<Real> taps = read_window(window, l.x, shift, item, start, rows, l.time, l.channels, l.kernel,
@@ -372,26 +319,13 @@ static void backward_input(const Layer<Real>& l, long begin, long end, Real* scr
   Real* straight = result + l.steps * pitch;
   for (long tile = begin; tile < end; ++tile) {
     const long item = tile / l.tiles, start = tile % l.tiles * l.steps;
-    const long valid = l.time - start < l.steps ? l.time - start : l.steps, rows = up<Real>(valid, steps_down);
+    const long valid = l.time - start < l.steps ? l.time - start : l.steps, rows = up(valid, steps_down);
     Taps<Real> taps{{}, wide};
     if (in_place<Real>(of_z, nullptr, start + reach(0), start + reach(l.kernel - 1) + rows, l.time))
       for (long k = 0; k < l.kernel; ++k) taps.base[k] = l.grad_z + (item * l.time + start + reach(k)) * wide;
     else
       taps = read_window<Real>(window, of_z, nullptr, item, start, rows, l.time, wide, l.kernel, reach);
-    for_blocks<Real>(l.channels, [&](auto count, long column) {
-      constexpr int N = decltype(count)::value;
-      const Real* panel = l.input_panel + column * l.kernel * wide;
-      for (long m = 0; m < rows; m += steps_down) {
-        typename S::Vector sums[steps_down][N] = {};
-        for (long tap = 0; tap < l.kernel; ++tap)
-          multiply<Real, steps_down, N>(sums, taps.base[tap] + m * taps.pitch, taps.pitch, 1,
-                                        panel + tap * wide * N * S::width, N * S::width, wide);
-#pragma GCC unroll 6
-        for (int row = 0; row < steps_down; ++row)
-#pragma GCC unroll 4
-          for (int n = 0; n < N; ++n) S::store(result + (m + row) * pitch + column + n * S::width, sums[row][n]);
-      }
-    });
+    convolve<Real>(result, pitch, taps, l.kernel, wide, l.input_panel, l.channels, 0, nullptr, rows);
     if (l.shift) {
       Real* sum = l.tile_shift + tile * l.channels;
       memset(sum, 0, l.channels * sizeof(Real));

@@ -10,6 +10,8 @@
 
 namespace audiogen::AUDIOGEN_ISA {
 
+INLINE long up(long number, long unit) { return (number + unit - 1) / unit * unit; }
+
 template <int n>
 struct Count {
   static constexpr int value = n;
@@ -62,10 +64,12 @@ INLINE void multiply(typename Simd<Real>::Vector (&sums)[M][N], const Real* a, l
   }
 }
 
+constexpr int most_taps = 16;
+
 // What the taps of a dilated convolution read for a tile of steps: K matrices (steps, channels), `pitch` apart by step.
 template <class Real>
 struct Taps {
-  const Real* base[3];
+  const Real* base[most_taps];
   long pitch;
 };
 
@@ -107,6 +111,69 @@ Taps<Real> read_window(Real* window, const View& view, const Real* shift, long b
     }
   }
   return taps;
+}
+
+// Where the whole window of a tile lies inside x and needs no change, it is read in place.
+template <class Real>
+INLINE bool in_place(const View& view, const Real* shift, long first, long last, long time) {
+  const bool same = view.type == (sizeof(Real) == 8 ? Type::f64 : Type::f32);
+  return same && view.channel == 1 && !shift && first >= 0 && last <= time;
+}
+
+// result[step * pitch + column] = bias[column] + sum over taps and k of taps[step, k] * panel[tap * inner + k, column] for
+// `rows` steps, whole groups of steps_down; blocks that lie before column `from` are left out.
+template <class Real>
+void convolve(Real* result, long pitch, const Taps<Real>& taps, long kernel, long inner, const Real* panel, long columns,
+              long from, const Real* bias, long rows) {
+  typedef Simd<Real> S;
+  for_blocks<Real>(columns, [&](auto count, long column) {
+    constexpr int N = decltype(count)::value;
+    if (column + N * S::width <= from) return;
+    const Real* block = panel + column * kernel * inner;
+    for (long m = 0; m < rows; m += steps_down) {
+      typename S::Vector sums[steps_down][N];
+#pragma GCC unroll 6
+      for (int row = 0; row < steps_down; ++row)
+#pragma GCC unroll 4
+        for (int n = 0; n < N; ++n) sums[row][n] = bias ? S::load(bias + column + n * S::width) : (typename S::Vector){};
+      for (long tap = 0; tap < kernel; ++tap)
+        multiply<Real, steps_down, N>(sums, taps.base[tap] + m * taps.pitch, taps.pitch, 1,
+                                      block + tap * inner * N * S::width, N * S::width, inner);
+#pragma GCC unroll 6
+      for (int row = 0; row < steps_down; ++row)
+#pragma GCC unroll 4
+        for (int n = 0; n < N; ++n) S::store(result + (m + row) * pitch + column + n * S::width, sums[row][n]);
+    }
+  });
+}
+
+// target[m * pitch + column] += sum over steps of a[step * a_pitch + m] * b[step * b_pitch + column]: a weight gradient.
+// Rows are computed in whole groups, so `target` has room for them, and a's numbers after the last row are read.
+template <class Real>
+void add_products(Real* target, long rows, long columns, const Real* a, long a_pitch, const Real* b, long b_pitch,
+                         long steps) {
+  typedef Simd<Real> S;
+  for_blocks<Real>(columns, [&](auto count, long column) {
+    constexpr int N = decltype(count)::value;
+    for (long m = 0; m < rows; m += steps_down) {
+      typename S::Vector sums[steps_down][N] = {};
+      multiply<Real, steps_down, N>(sums, a + m, 1, a_pitch, b + column, b_pitch, steps);
+      Real* to = target + m * padded<Real>(columns) + column;
+#pragma GCC unroll 6
+      for (int row = 0; row < steps_down; ++row)
+#pragma GCC unroll 4
+        for (int n = 0; n < N; ++n) {
+          Real* place = to + row * padded<Real>(columns) + n * S::width;
+          S::store(place, S::load(place) + sums[row][n]);
+        }
+    }
+  });
+}
+
+template <class Real>
+void add_rows(Real* __restrict target, const Real* rows, long pitch, long columns, long steps) {
+  for (long t = 0; t < steps; ++t)
+    for (long c = 0; c < columns; ++c) target[c] += rows[t * pitch + c];
 }
 
 }  // namespace audiogen::AUDIOGEN_ISA
