@@ -179,9 +179,8 @@ def test_clamping_bounds_rendering_alone() -> None:
         assert model.train()(mel).max() > 2.0
 
 
-@pytest.mark.parametrize("config", [TINY, TINY_SNAKE], ids=["leaky", "snake"])
-def test_the_exported_graph_renders_any_length(config: HiFiGANConfig) -> None:
-    config = replace(config, mel=MelFormat(hop_length=4, n_mels=8), rates=(4,), kernels=(8,), block_kernels=(3,),
+def test_the_exported_graph_renders_any_length_without_operators_of_ours() -> None:
+    config = replace(TINY_SNAKE, mel=MelFormat(hop_length=4, n_mels=8), rates=(4,), kernels=(8,), block_kernels=(3,),
                      block_dilations=((1,),))  # small: capturing takes its time
     model = _model(config)
     frames = torch.export.Dim("frames", min=2, max=1000)
