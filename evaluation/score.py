@@ -92,15 +92,17 @@ def _estimates(x: Summary, y: Summary, metrics: Iterable[str], warnings: list[st
 
 
 def _too_few(reference: Summary, generated: Summary) -> list[str]:
+    sides = (("reference", reference), ("generated", generated))
     warnings = []
-    for name, summary in (("reference", reference), ("generated", generated)):
-        rows, clips = summary.moments.total().n, sum(summary.moments.clips)
-        if rows < FEWEST * summary.dim:
-            warnings.append(f"{rows} windows of {name} audio for {summary.dim} dimensions: the Fréchet distance is "
-                            "biased upwards; compare it only with sets of the same size and with the floor, or read "
-                            "the kernel distance, whose expectation does not depend on N")
-        if clips < 30:
-            warnings.append(f"{clips} {name} clips: the intervals are rough")
+    thin = [f"{s.moments.total().n} windows of {name} audio" for name, s in sides
+            if s.moments.total().n < FEWEST * s.dim]
+    if thin:
+        warnings.append(f"{' and '.join(thin)} for {reference.dim} dimensions: the Fréchet distance is biased upwards; "
+                        "compare it only with sets of the same size and with the floor, or read the kernel distance, "
+                        "whose expectation does not depend on N")
+    few = [f"{sum(s.moments.clips)} {name} clips" for name, s in sides if sum(s.moments.clips) < 30]
+    if few:
+        warnings.append(f"{' and '.join(few)}: the intervals are rough")
     return warnings
 
 
