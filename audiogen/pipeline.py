@@ -46,6 +46,56 @@ class Part(NamedTuple):
 
 
 @dataclass
+class Voice:
+    """A vocoder alone: mels or audio -> audio."""
+
+    vocoder: Checkpoint
+    device: str = "cpu"
+
+    @classmethod
+    def from_pretrained(
+        cls, folder_or_hub_id: str | Path | None = None, *, vocoder: str | Path | None = None, device: str = "cpu"
+    ) -> Voice:
+        """The checkpoint `vocoder`, or else an engine's; a bare generator is heard through the default one."""
+        folder = Path(vocoder) if vocoder else _find(folder_or_hub_id) / "vocoder"
+        if not vocoder and not folder.is_dir() and not (folder.parent / "generator").is_dir():
+            folder = DEFAULT / "vocoder"
+        return cls(load_checkpoint(folder, room="vocoder", device=device), device)
+
+    @property
+    def mel(self) -> MelFormat:
+        return self.vocoder.mel
+
+    def vocode(self, sound: Audio | Tensor, *, seed: int = 0) -> Audio:
+        """Audio -> mel -> audio (copy synthesis), or a mel (n_mels, frames). Channels are mixed down to one."""
+        if isinstance(sound, Tensor):
+            made = self.render(sound.reshape(1, *sound.shape[-2:]).float(), seed=seed)
+            return Audio(made[0].clamp(-1, 1), self.mel.sample_rate)
+        mel, time = self.analyse(sound)
+        made = self.render(mel, seed=seed)[0][:, self.mel.lead : self.mel.lead + time]
+        return Audio(made.clamp(-1, 1), self.mel.sample_rate)
+
+    def analyse(self, sound: Audio) -> tuple[Tensor, int]:
+        """-> the mel (1, n_mels, frames) whose render, from sample `mel.lead` on, is as long as the sound, and that
+        length in samples."""
+        from audiogen.signal.mel import MelSpectrogram
+        from audiogen.signal.resample import resample
+
+        if sound.samples.shape[-1] == 0:
+            raise UserError("there is no sound in it: zero samples")
+        audio = resample(sound.samples.mean(dim=0, keepdim=True), sound.sample_rate, self.mel.sample_rate)
+        time = audio.shape[-1]
+        whole = torch.nn.functional.pad(audio, (0, -time % self.mel.hop_length))
+        return MelSpectrogram(self.mel)(whole[None])[:, :, : self.mel.frames_to_cover(time)], time
+
+    @torch.inference_mode()
+    def render(self, mel: Tensor, *, seed: int = 0) -> Tensor:
+        """mel (parts, n_mels, frames) -> audio (parts, 1, time) on the CPU."""
+        rng = SampleRng(seed, ids=range(mel.shape[0]), stream="vocoder")
+        return self.vocoder.model(mel.to(self.device), rng=rng).float().cpu()
+
+
+@dataclass
 class Engine:
     """Loaded once, used for many clips. Build it with `Engine.from_pretrained`."""
 
@@ -194,22 +244,7 @@ class Engine:
 
     def vocode(self, sound: Audio | Tensor, *, seed: int = 0) -> Audio:
         """Audio -> mel -> audio (copy synthesis, the ceiling of what the vocoder can do), or a mel (n_mels, frames)."""
-        if isinstance(sound, Tensor):
-            mel = sound.reshape(1, *sound.shape[-2:])
-            if mel.shape[1] != self.mel.n_mels:
-                raise UserError(f"the mel has {mel.shape[1]} bands where {self.mel.n_mels} are needed")
-            return Audio(self.render(mel.float(), seed=seed)[0].clamp(-1, 1), self.mel.sample_rate)
-        from audiogen.signal.mel import MelSpectrogram
-        from audiogen.signal.resample import resample
-
-        if sound.samples.shape[-1] == 0:
-            raise UserError("there is no sound in it: zero samples")
-        audio = resample(sound.samples.mean(dim=0, keepdim=True), sound.sample_rate, self.mel.sample_rate)
-        time = audio.shape[-1]
-        whole = torch.nn.functional.pad(audio, (0, -time % self.mel.hop_length))
-        mel = MelSpectrogram(self.mel)(whole[None])[:, :, : self.mel.frames_to_cover(time)]
-        made = self.render(mel, seed=seed)[0][:, self.mel.lead : self.mel.lead + time]
-        return Audio(made.clamp(-1, 1), self.mel.sample_rate)
+        return Voice(self.vocoder, self.device).vocode(sound, seed=seed)
 
     # ------------------------------------------------------------------ parts of it
 
@@ -232,11 +267,9 @@ class Engine:
         rng = SampleRng(seed, ids=range(len(parts)), stream="mel")
         return self.generator.model.sample(condition, frames, rng=rng, sampling=sampling, negative=negative)
 
-    @torch.inference_mode()
     def render(self, mel: Tensor, *, seed: int = 0) -> Tensor:
         """mel (parts, n_mels, frames) -> audio (parts, 1, time) on the CPU."""
-        rng = SampleRng(seed, ids=range(mel.shape[0]), stream="vocoder")
-        return self.vocoder.model(mel.to(self.device), rng=rng).float().cpu()
+        return Voice(self.vocoder, self.device).render(mel, seed=seed)
 
     def _mix(self, voices: Tensor, made_by: dict[str, Any], samples: int) -> Audio:
         """voices (parts, 1, time) -> one channel of `samples`: summed at equal loudness, faded out, levelled."""

@@ -17,8 +17,8 @@ SUFFIXES = (".onnx", ".pt2")
 class Export:
     """Write a vocoder as a graph: input mel (1, n_mels, frames), output audio (1, 1, frames * hop_length), any frames.
 
-    A vocoder that draws noise has further inputs noise_0, ... of normal numbers. Autoregressive vocoders and Griffin-Lim
-    are no graphs and say so.
+    A vocoder that draws noise has further inputs noise_0, ... of normal numbers. Autoregressive vocoders and
+    Griffin-Lim are no graphs and say so.
 
     examples:
       audiogen export hifigan/ -o hifigan.onnx

@@ -157,9 +157,15 @@ class Generate:
 
 def load_engine(checkpoint: str | None, *, vocoder: str | None = None, device: str = "cpu", threads: int | None = None):
     """The engine on a device that is there. torch is loaded here and no sooner."""
-    import torch
-
     from audiogen.pipeline import Engine
+
+    use_device(device, threads)
+    return Engine.from_pretrained(checkpoint, vocoder=vocoder, device=device)
+
+
+def use_device(device: str, threads: int | None) -> None:
+    """Set the number of CPU threads, and refuse a device that is not there."""
+    import torch
 
     if threads is not None:
         if threads < 1:
@@ -171,7 +177,6 @@ def load_engine(checkpoint: str | None, *, vocoder: str | None = None, device: s
         raise UserError(f"--device {device!r} is unknown; choose cpu or cuda") from None
     if kind == "cuda" and not torch.cuda.is_available():
         raise UserError(f"--device {device}: this torch ({torch.__version__}) sees no CUDA device; use --device cpu")
-    return Engine.from_pretrained(checkpoint, vocoder=vocoder, device=device)
 
 
 def parse_style(word: str) -> tuple[str, float]:

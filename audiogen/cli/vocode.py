@@ -6,11 +6,11 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from audiogen.cli.generate import AUDIO_SUFFIXES, load_engine
+from audiogen.cli.generate import AUDIO_SUFFIXES, use_device
 from audiogen.core.errors import UserError
 
 MEL_SUFFIXES = (".npy", ".safetensors")
@@ -22,12 +22,18 @@ class Vocode:
     """Render mel spectrograms with the vocoder; audio is turned into mels first (copy synthesis).
 
     Copy synthesis is the ceiling of what a vocoder can do: listen to it beside the original. A mel is an array
-    (n_mels, frames) in .npy, or the tensor "mel" in .safetensors.
+    (n_mels, frames) in .npy, or the tensor "mel" in .safetensors. Audio of several channels is mixed down to one.
+
+    --stream writes raw PCM of one clip to stdout, chunk by chunk, as soon as each is ready; what is said goes to
+    stderr. With "-" as the input, mel frames are read from stdin: n_mels float32 numbers a frame, little-endian, frame
+    after frame, until it ends.
 
     examples:
       audiogen vocode song.flac -o song-vocoded.wav
       audiogen vocode recordings/ -o vocoded/
       audiogen vocode mels/ --vocoder runs/vocoder/model -o heard/
+      audiogen vocode song.flac --vocoder hifigan/ --stream | aplay -t raw -f S16_LE -r 22050
+      my-generator | audiogen vocode - --vocoder hifigan/ --stream --chunk-frames 16 > clip.raw
     """
 
     inputs: Annotated[Positional[tuple[Path, ...]], arg(metavar="INPUT [INPUT ...]", help_behavior_hint="")]
@@ -42,8 +48,18 @@ class Vocode:
     """cpu or cuda."""
     threads: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: torch's choice)")] = None
     """CPU threads."""
+    stream: bool = False
+    """Write raw PCM of one channel to stdout while it is being made."""
+    pcm: Literal["s16le", "f32le"] = "s16le"
+    """Of --stream: 16-bit integers or 32-bit floats, little-endian."""
+    chunk_frames: Annotated[int, arg(metavar="INT")] = 32
+    """Of --stream: mel frames that are rendered at a time. Fewer are heard sooner and cost more."""
 
     def run(self) -> int:
+        from audiogen.pipeline import Voice
+
+        if self.stream:
+            return self._stream()
         sources = _sources(self.inputs)
         file = self.out.suffix.lower() in AUDIO_SUFFIXES and not self.out.is_dir()
         if file and len(sources) > 1:
@@ -52,11 +68,12 @@ class Vocode:
         for source, target in targets.items():
             if source.resolve() == target.resolve():
                 raise UserError(f"{target} would replace its own source; choose another -o")
-        engine = load_engine(self.checkpoint, vocoder=self.vocoder, device=self.device, threads=self.threads)
+        use_device(self.device, self.threads)
+        voice = Voice.from_pretrained(self.checkpoint, vocoder=self.vocoder, device=self.device)
         rejected = 0
         for source, target in targets.items():
             try:
-                made = engine.vocode(read_sound(source, engine.mel))
+                made = voice.vocode(read_sound(source, voice.mel))
             except UserError as reason:
                 if len(targets) == 1:
                     raise
@@ -69,13 +86,33 @@ class Vocode:
             print(f"audiogen: {rejected} of {len(targets)} inputs could not be read", file=sys.stderr)
         return 2 if rejected else 0
 
+    def _stream(self) -> int:
+        from audiogen.cli.pcm import stream_pcm
+        from audiogen.pipeline import Voice
+
+        if len(self.inputs) != 1 or self.inputs[0].is_dir():
+            raise UserError('--stream renders one clip: name one file, or "-" for mel frames on stdin')
+        if self.out != Path("vocoded"):
+            raise UserError(f"--stream writes to stdout and not to {self.out}: leave -o out, and use > or a pipe")
+        if self.chunk_frames < 1:
+            raise UserError(f"--chunk-frames {self.chunk_frames}: choose at least 1")
+        use_device(self.device, self.threads)
+        voice = Voice.from_pretrained(self.checkpoint, vocoder=self.vocoder, device=self.device)
+        sound = None if str(self.inputs[0]) == "-" else read_sound(self.inputs[0], voice.mel)
+        stream_pcm(voice, sound, chunk_frames=self.chunk_frames, pcm=self.pcm)
+        return 0
+
 
 def read_sound(path: Path, format):
     """-> `Audio`, or a mel tensor (n_mels, frames) out of a mel file; `format` is the vocoder's `MelFormat`."""
     from audiogen.core.audio import Audio
 
     if path.suffix.lower() not in MEL_SUFFIXES:
-        return Audio.read(path)
+        sound = Audio.read(path)
+        if sound.samples.shape[0] > 1:
+            print(f"audiogen: {path} has {sound.samples.shape[0]} channels and vocoders one: they are mixed down",
+                  file=sys.stderr)
+        return sound
     import torch
 
     mel = _read_npy(path) if path.suffix.lower() == ".npy" else _read_safetensors(path, format)

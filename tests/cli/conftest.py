@@ -58,6 +58,7 @@ def engine(monkeypatch) -> FakeEngine:
         return fake
 
     monkeypatch.setattr(pipeline.Engine, "from_pretrained", from_pretrained)
+    monkeypatch.setattr(pipeline.Voice, "from_pretrained", from_pretrained)
     return fake
 
 
