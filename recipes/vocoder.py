@@ -164,7 +164,7 @@ class Recipe:
 
         preset, init = _said(words, "--preset"), _said(words, "--init")
         known = presets()
-        if preset is None and init is not None:
+        if preset is None and init is not None and Path(init).exists():  # where it is not, `run` says so
             settings = _said(words, "--init-settings")
             start = read_start(Path(init), Path(settings) if settings else None).config
             family = next(name for name, (_, config) in known.items() if type(config) is type(start))
