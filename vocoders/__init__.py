@@ -3,6 +3,7 @@
 TABLE = {
     "wavenet": "vocoders.wavenet:WaveNet",
     "parallel_wavegan": "vocoders.parallel_wavegan:ParallelWaveGAN",
+    "diffwave": "vocoders.diffwave:DiffWave",
     "vocos": "vocoders.vocos:Vocos",
     "hifigan": "vocoders.hifigan:HiFiGAN",
     "melgan": "vocoders.melgan:MelGAN",

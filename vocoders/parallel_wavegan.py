@@ -1,7 +1,7 @@
 """Parallel WaveGAN (Yamamoto, Song and Kim 2020): a WaveNet without autoregression, conditioned on log-mel frames.
 
 Published form (`ParallelWaveGANConfig.published()`): 30 gated dilated layers at full rate turn white noise into audio.
-A CPU cannot afford that, so three things are added, each of them a field of the config:
+To spend less, three things are added, each of them a field of the config:
 
 bands       the stack runs on PQMF subbands (Multi-band MelGAN, Yang et al. 2021), 16 times fewer steps a second.
 excitation  the input is not white noise but already has the spectrum that the mel asks for (SpecGrad, WaveFit: Koizumi
@@ -11,12 +11,17 @@ refine      last, the bands of the result are scaled to the mel that was asked f
 
     mel ─ frame_net ─┬─ magnitude ─ phases ─ Griffin-Lim ─ PQMF ─┬─ gated stack ─ gain, addition ─ PQMF⁻¹ ─ refine
                      └─ conditioning of every layer ─────────────┘
+
+The layers run on `audiogen.ops.gated_dilated_layer`, with channels last in memory. Published checkpoints are read by
+vocoders/parallel_wavegan_published.py.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +30,8 @@ from torch import Tensor, nn
 from audiogen.core.errors import UserError
 from audiogen.core.mel_format import MEL_FORMATS, MelFormat
 from audiogen.core.rng import SampleRng
+from audiogen.ops.gated_dilated_layer import channels_last, gated_dilated_layer
+from audiogen.ops.upsampling import Upsampling, upsample
 from audiogen.signal.pqmf import PQMF
 from vocoders.griffin_lim import MelInverse, ShortTime, griffin_lim, peak_phase
 from vocoders.upsampling import UpsampleNetwork
@@ -38,9 +45,12 @@ class ParallelWaveGANConfig:
     skip_channels: int = 96
     layers: int = 10
     stacks: int = 2  # dilations 1, 2, 4, ... start again so many times
+    kernel_size: int = 3
+    causal: bool = False  # no layer sees what comes later; for the published form alone
     frame_channels: int = 384  # of the network at frame rate; 0: none, the mel itself conditions
     frame_layers: int = 6
-    context: int = 2  # frames that the first convolution sees on either side
+    context: int = 2  # frames that the first convolution sees on either side (causal: before)
+    normalise: bool = False  # the mel is shifted and scaled by the buffers `mean` and `scale` (n_mels,), as published
     upsample_scales: tuple[int, ...] = ()  # published: 4, 4, 4, 4, smoothed after each; empty: frames are held
     excitation: str = "griffin_lim"  # "noise": white, as published; "shaped_noise": with the mel's spectrum
     iterations: int = 32  # of Griffin-Lim in the excitation
@@ -60,6 +70,10 @@ class ParallelWaveGANConfig:
             )
         if self.excitation != "noise" and not (self.frame_channels and self.bands > 1):
             raise UserError(f"excitation={self.excitation!r} needs frame_channels > 0 and bands > 1")
+        if self.causal and (self.frame_channels or self.bands > 1 or self.refine):
+            raise UserError("causal=True needs frame_channels=0, bands=1 and refine=0: those parts look ahead")
+        if self.kernel_size < 2 or not (self.causal or self.kernel_size % 2):
+            raise UserError(f"kernel_size={self.kernel_size} must be 2 or more, and odd unless causal=True")
 
     @property
     def dilations(self) -> tuple[int, ...]:
@@ -69,13 +83,13 @@ class ParallelWaveGANConfig:
     @property
     def receptive_field(self) -> int:
         """Steps of the gated stack that one of its outputs sees: samples / bands."""
-        return 1 + 2 * sum(self.dilations)
+        return 1 + (self.kernel_size - 1) * sum(self.dilations)
 
     @classmethod
     def published(cls, mel: MelFormat = MEL_FORMATS["parallel_wavegan_22k"]) -> ParallelWaveGANConfig:
         """`parallel_wavegan.v1`: 30 layers in 3 stacks, 64 channels, white noise in."""
         return cls(
-            mel=mel, bands=1, channels=64, skip_channels=64, layers=30, stacks=3, frame_channels=0,
+            mel=mel, bands=1, channels=64, skip_channels=64, layers=30, stacks=3, frame_channels=0, normalise=True,
             upsample_scales=(4, 4, 4, 4), excitation="noise", iterations=0, refine=0,
         )
 
@@ -87,6 +101,13 @@ class ParallelWaveGAN(nn.Module):
     """
 
     config_type = ParallelWaveGANConfig
+    presets: ClassVar[dict[str, ParallelWaveGANConfig]] = {
+        "parallel_wavegan_22k": ParallelWaveGANConfig.published(),
+        "parallel_wavegan_24k": replace(
+            ParallelWaveGANConfig.published(), mel=MEL_FORMATS["parallel_wavegan_24k"], upsample_scales=(4, 5, 3, 5)
+        ),
+        "multiband_22k": ParallelWaveGANConfig(),
+    }
 
     def __init__(self, config: ParallelWaveGANConfig | None = None) -> None:
         super().__init__()
@@ -99,10 +120,13 @@ class ParallelWaveGAN(nn.Module):
             self.ramp = nn.ConvTranspose1d(aux, config.channels, *_smooth(format.hop_length // bands))
         if config.upsample_scales:
             context = 0 if config.frame_channels else config.context
-            self.upsample_net = UpsampleNetwork(aux, context, config.upsample_scales)
+            self.upsample_net = UpsampleNetwork(aux, context, config.upsample_scales, causal=config.causal)
         self.first_conv = nn.Conv1d(2 * bands if shaped else bands, config.channels, 1)
         self.conv_layers = nn.ModuleList(
-            GatedLayer(config.channels, config.skip_channels, aux, dilation, last=index == config.layers - 1)
+            GatedLayer(
+                config.channels, config.skip_channels, aux, config.kernel_size, dilation, causal=config.causal,
+                last=index == config.layers - 1,
+            )
             for index, dilation in enumerate(config.dilations)
         )
         self.last_conv_layers = nn.Sequential(
@@ -116,6 +140,11 @@ class ParallelWaveGAN(nn.Module):
                     nn.init.zeros_(layer.bias)
         if config.frame_channels:
             self.frame_net.shrink()
+        if config.normalise:
+            # Until a corpus says its own: about zero mean and unit variance for music, as in FrameNetwork.
+            per_ln = 1.0 if format.log == "ln" else math.log(10.0)
+            self.register_buffer("mean", torch.full((format.n_mels,), -5.0 / per_ln))
+            self.register_buffer("scale", torch.full((format.n_mels,), 3.0 / per_ln))
         if bands > 1:
             self.pqmf = PQMF(bands, taps=62 if bands == 4 else 16 * bands)
         if shaped or config.refine:
@@ -131,10 +160,19 @@ class ParallelWaveGAN(nn.Module):
             self.register_buffer("share", share, persistent=False)  # (n_mels, bins): each bin's bands, summing to 1
             self.register_buffer("unheard", 1 - share.sum(0), persistent=False)  # (bins,) 1 where no band lies
 
-    def forward(self, mel: Tensor, *, rng: SampleRng | None = None) -> Tensor:
+    @classmethod
+    def from_published(
+        cls, content: Mapping[str, Any], settings: Mapping[str, Any], *, mel: MelFormat | None = None
+    ) -> ParallelWaveGAN:
+        """checkpoint-*.pkl of the original, its config.yml, and in settings["stats"] its stats.h5 or stats.npy."""
+        from vocoders.parallel_wavegan_published import read
+
+        return read(content, settings, mel=mel)
+
+    def forward(self, mel: Tensor, *, rng: SampleRng | None = None, offset: int = 0) -> Tensor:
         """mel (batch, n_mels, frames) -> audio (batch, 1, frames * hop_length)."""
-        self._check(mel)
-        draws = self._draw(mel, rng)
+        self.config.mel.check(mel, model="Parallel WaveGAN")
+        draws = self._draw(mel, rng, offset)
         clips = []
         for index in range(mel.shape[0]):
             # One by one: Griffin-Lim blows the last bit, in which a larger batch may differ, up to an audible 1e-3, and
@@ -147,26 +185,56 @@ class ParallelWaveGAN(nn.Module):
     def render(self, mel: Tensor, *, rng: SampleRng | None = None) -> tuple[Tensor, Tensor | None]:
         """What training sees: audio (batch, 1, time) before `refine`, and the log magnitude (batch, frames, bins) that
         the frame network expects; None where the excitation is white noise."""
-        self._check(mel)
-        return self._play(mel, *self._draw(mel, rng))
+        self.config.mel.check(mel, model="Parallel WaveGAN")
+        return self._play(mel, *self._draw(mel, rng, 0))
 
-    def _check(self, mel: Tensor) -> None:
-        n_mels = self.config.mel.n_mels
-        if mel.dim() != 3 or 0 in mel.shape or mel.shape[1] != n_mels:
-            raise ValueError(f"mel of shape {tuple(mel.shape)}: (batch >= 1, {n_mels}, frames >= 1) is needed")
-
-    def _draw(self, mel: Tensor, rng: SampleRng | None) -> tuple[Tensor, ...]:
-        """All that is random: noise (batch, bands, steps), and what the excitation begins with (batch, numbers)."""
-        config, time = self.config, mel.shape[2] * self.config.mel.hop_length
+    def draw_noise(self, mel: Tensor, *, rng: SampleRng | None = None, offset: int = 0) -> Tensor:
+        """The white noise that `forward` feeds to the stack: (batch, bands, frames * hop_length / bands)."""
         rng = rng or SampleRng(0, ids=[0] * mel.shape[0])
-        noise = rng.randn(config.bands, time // config.bands, device=mel.device)
+        steps = self.config.mel.hop_length // self.config.bands
+        start, stop = offset * steps, (offset + mel.shape[2]) * steps
+        return rng.tape_randn(self.config.bands, start, stop, device=mel.device)
+
+    def play(self, mel: Tensor, noise: Tensor) -> Tensor:
+        """`forward` with its noise (of `draw_noise`) given, where the excitation is "noise": what can be exported."""
+        if self.config.excitation != "noise":
+            raise ValueError(f"excitation={self.config.excitation!r} draws more than noise: call forward")
+        audio, _ = self._play(mel, noise)
+        return self.refine(audio, mel) if self.config.refine else audio
+
+    @property
+    def context_frames(self) -> int | None:
+        """Mel frames on either side that a frame's audio depends on; None with Griffin-Lim, whose iterations and
+        running phases reach over the whole clip."""
+        config, n_fft, hop_length = self.config, self.config.mel.n_fft, self.config.mel.hop_length
+        if config.excitation == "griffin_lim":
+            return None
+        samples = (config.receptive_field - 1) * config.bands // (1 if config.causal else 2)
+        frames = config.context
+        if config.frame_channels:
+            frames += config.frame_layers + 1                                     # 1: of the ramp
+        if config.upsample_scales:
+            frames += self.upsample_net.upsample.reach
+        if config.bands > 1:
+            samples += self.pqmf.taps // 2 + config.bands
+        if config.excitation == "shaped_noise":  # the transform there and back, then the analysis filters
+            samples += n_fft + self.pqmf.taps // 2 + config.bands
+        return math.ceil((samples + config.refine * n_fft) / hop_length) + frames
+
+    def _draw(self, mel: Tensor, rng: SampleRng | None, offset: int) -> tuple[Tensor, ...]:
+        """All that is random: noise (batch, bands, steps), and what the excitation begins with (batch, numbers)."""
+        config, hop_length = self.config, self.config.mel.hop_length
+        rng = rng or SampleRng(0, ids=[0] * mel.shape[0])
+        noise = self.draw_noise(mel, rng=rng, offset=offset)
         if config.excitation == "griffin_lim":
             return noise, 2 * math.pi * rng.rand(config.mel.n_fft // 2 + 1, device=mel.device)
-        return (noise, rng.randn(time, device=mel.device)) if config.excitation == "shaped_noise" else (noise,)
+        if config.excitation == "shaped_noise":
+            start, stop = offset * hop_length, (offset + mel.shape[2]) * hop_length
+            return noise, rng.fork("excitation").tape_randn(1, start, stop, device=mel.device)[:, 0]
+        return (noise,)
 
     def _play(self, mel: Tensor, noise: Tensor, start: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        config = self.config
-        frames = self.frame_net(mel) if config.frame_channels else mel            # (batch, aux, frames)
+        frames = self._frames(mel)                                                # (batch, aux, frames)
         if start is None:
             return self._synthesis(self._stack(noise, frames)), None
         log_magnitude = self._correct(mel, frames)
@@ -174,6 +242,12 @@ class ParallelWaveGAN(nn.Module):
         whitened = (excitation.detach() / envelope).clamp(-10.0, 10.0)
         gain, addition = self._stack(torch.cat([whitened, noise], 1), frames).float().chunk(2, 1)
         return self._synthesis(excitation * (1 + gain) + envelope * addition), log_magnitude
+
+    def _frames(self, mel: Tensor) -> Tensor:
+        """mel (batch, n_mels, frames) -> what conditions the stack, (batch, aux, frames)."""
+        if self.config.normalise:
+            mel = (mel - self.mean[:, None]) / self.scale[:, None]
+        return self.frame_net(mel) if self.config.frame_channels else mel
 
     def refine(self, audio: Tensor, mel: Tensor, *, passes: int | None = None) -> Tensor:
         """Scale what each mel band of `audio` (batch, 1, time) holds to what `mel` says, `passes` times over.
@@ -193,7 +267,7 @@ class ParallelWaveGAN(nn.Module):
 
     def log_magnitude(self, mel: Tensor) -> Tensor:
         """mel (batch, n_mels, frames) -> log magnitude (batch, frames, bins), as in `render`."""
-        return self._correct(mel, self.frame_net(mel))
+        return self._correct(mel, self._frames(mel))
 
     def _correct(self, mel: Tensor, frames: Tensor) -> Tensor:
         correction = self.magnitude(frames).float().transpose(1, 2)               # (batch, frames, bins)
@@ -227,15 +301,20 @@ class ParallelWaveGAN(nn.Module):
 
     def _stack(self, x: Tensor, frames: Tensor) -> Tensor:
         """x (batch, inputs, steps), frames (batch, aux, frames) -> (batch, outputs, steps)."""
-        x = self.first_conv(x)
+        x = at_each_step(self.first_conv, x)
         if self.config.frame_channels:
             x = x + self.ramp(frames)
-        aux = self.upsample_net(frames) if self.config.upsample_scales else frames
-        skips = 0
+        upsampling, skip = None, None
+        if self.config.upsample_scales:
+            frames = self.upsample_net.before(frames)
+            with torch.autocast(x.device.type, enabled=False):
+                upsampling = self.upsample_net.upsample.band(frames.shape[2])
+        x = channels_last(x)
         for layer in self.conv_layers:
-            x, skip = layer(x, aux)
-            skips = skips + skip
-        return self.last_conv_layers(skips * math.sqrt(1.0 / len(self.conv_layers)))
+            x, skip = layer(x, frames, upsampling, skip)
+        _, before, _, after = self.last_conv_layers
+        x = at_each_step(before, F.relu(skip * math.sqrt(1.0 / len(self.conv_layers))))
+        return at_each_step(after, F.relu(x))
 
     def _synthesis(self, subbands: Tensor) -> Tensor:
         with torch.autocast(subbands.device.type, enabled=False):
@@ -243,34 +322,54 @@ class ParallelWaveGAN(nn.Module):
 
 
 class GatedLayer(nn.Module):
-    """One layer of WaveNet, not causal: x -> (x + residual) / sqrt 2, and what it adds to the output.
+    """One layer of WaveNet: x -> (x + residual) / sqrt 2, and what it adds to the output.
 
     The last layer's residual would go nowhere: it has none, so that every parameter receives a gradient.
     """
 
-    def __init__(self, channels: int, skip_channels: int, aux: int, dilation: int, *, last: bool) -> None:
+    def __init__(
+        self, channels: int, skip_channels: int, aux: int, kernel_size: int, dilation: int, *, causal: bool, last: bool
+    ) -> None:
         super().__init__()
-        self.conv = nn.Conv1d(channels, 2 * channels, 3, padding=dilation, dilation=dilation)
+        self.conv = nn.Conv1d(channels, 2 * channels, kernel_size, dilation=dilation)
         self.conv1x1_aux = nn.Conv1d(aux, 2 * channels, 1, bias=False)
         if not last:
             self.conv1x1_out = nn.Conv1d(channels, channels, 1)
         self.conv1x1_skip = nn.Conv1d(channels, skip_channels, 1)
-        self.last = last
+        self.causal, self.last = causal, last
 
-    def forward(self, x: Tensor, aux: Tensor) -> tuple[Tensor, Tensor]:
-        """x (batch, channels, steps), aux (batch, aux, steps or frames) -> x, skip (batch, skip_channels, steps)."""
-        # A 1x1 convolution and holding a frame for some steps commute: the convolution is done at frame rate.
-        z = hold_and_add(self.conv(x), self.conv1x1_aux(aux))
-        a, b = z.chunk(2, 1)
+    def forward(
+        self, x: Tensor, frames: Tensor, upsampling: Upsampling | None, skip: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """x (batch, channels, steps), frames (batch, aux, frames), skip: the sum so far (batch, skip_channels, steps)
+        -> x, skip. `skip` is given away: it may come back changed in place."""
+        # A 1x1 convolution and bringing frames to steps commute: the convolution is done at frame rate.
+        condition = self.conv1x1_aux(frames)
+        kernel_size, dilation = self.conv.kernel_size[0], self.conv.dilation[0]
+        if kernel_size > 3:
+            return self._wide(x, condition, upsampling, skip)
+        out_weight, out_bias = (None, None) if self.last else (self.conv1x1_out.weight[:, :, 0], self.conv1x1_out.bias)
+        return gated_dilated_layer(
+            x, self.conv.weight, self.conv.bias, out_weight, out_bias, self.conv1x1_skip.weight[:, :, 0],
+            self.conv1x1_skip.bias, condition, upsampling=upsampling, dilation=dilation, causal=self.causal, skip=skip,
+            overwrite_skip=True,
+        )
+
+    def _wide(
+        self, x: Tensor, condition: Tensor, upsampling: Upsampling | None, skip: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """The same for kernels that the operation has no code for (parallel_wavegan.v3 has kernel 5)."""
+        reach = (self.conv.kernel_size[0] - 1) * self.conv.dilation[0]
+        z = self.conv(F.pad(x, (reach, 0) if self.causal else (reach // 2, reach // 2)))
+        a, b = (z + upsample(condition, *(upsampling or (None, None)), x.shape[2])).chunk(2, 1)
         h = torch.tanh(a) * torch.sigmoid(b)
-        skip = self.conv1x1_skip(h)
-        return (x if self.last else (x + self.conv1x1_out(h)) * math.sqrt(0.5)), skip
+        added = self.conv1x1_skip(h)
+        return (x if self.last else (x + self.conv1x1_out(h)) * math.sqrt(0.5)), added if skip is None else skip + added
 
 
-def hold_and_add(x: Tensor, aux: Tensor) -> Tensor:
-    """x (batch, channels, frames * n) + aux (batch, channels, frames), each frame held for n steps."""
-    batch, channels, frames = aux.shape
-    return (x.reshape(batch, channels, frames, -1) + aux[..., None]).reshape(x.shape)
+def at_each_step(layer: nn.Conv1d, x: Tensor) -> Tensor:
+    """A 1x1 convolution of x (batch, channels, steps) whose result has its channels last in memory."""
+    return F.linear(x.transpose(1, 2), layer.weight[:, :, 0], layer.bias).transpose(1, 2)
 
 
 class FrameNetwork(nn.Module):

@@ -1,19 +1,26 @@
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from golden.made_states import made_mel, made_state
 
 from audiogen.core.checkpoint import load_checkpoint, save_checkpoint
 from audiogen.core.errors import UserError
 from audiogen.core.mel_format import MelFormat
 from audiogen.core.rng import SampleRng
 from audiogen.signal.mel import MelSpectrogram
-from vocoders.parallel_wavegan import ParallelWaveGAN, ParallelWaveGANConfig, hold_and_add
+from vocoders.parallel_wavegan import ParallelWaveGAN, ParallelWaveGANConfig
+from vocoders.published import fold_weight_norm
 
+GOLDEN = Path(__file__).parents[1] / "golden"
+LAYOUTS = json.loads((GOLDEN / "parallel_wavegan.json").read_text())  # of the original class: full size, small ones
 SMALL = ParallelWaveGANConfig(
     bands=8, channels=12, skip_channels=10, layers=4, stacks=2, frame_channels=16, frame_layers=1, iterations=2,
     refine=2,
@@ -73,20 +80,14 @@ def test_one_output_sees_exactly_the_receptive_field(layers: int, stacks: int) -
     assert int(seen.max() + seen.min()) == 2 * 256  # as far back as ahead
 
 
-def test_holding_after_the_one_by_one_convolution_is_holding_before_it() -> None:
-    conv = torch.nn.Conv1d(5, 7, 1, bias=False)
-    x, aux = torch.randn(2, 7, 24), torch.randn(2, 5, 6)
-    before = x + conv(aux.repeat_interleave(4, dim=2))
-    assert torch.allclose(hold_and_add(x, conv(aux)), before, atol=1e-6)
-
-
 def test_published_form_computes_what_the_paper_says() -> None:
     """An oracle written from the published description, in plain steps, on the model's own weights."""
     model = _model(FULL_BAND)
     mel = torch.randn(1, 80, 5)
     weights = model.state_dict()
-    noise = SampleRng(0, ids=[0]).randn(1, 5 * 256)
-    c = F.conv1d(F.pad(mel, (2, 2), mode="replicate"), weights["upsample_net.conv_in.weight"])
+    noise = SampleRng(0, ids=[0]).tape_randn(1, 0, 5 * 256)
+    c = (mel - weights["mean"][:, None]) / weights["scale"][:, None]
+    c = F.conv1d(F.pad(c, (2, 2), mode="replicate"), weights["upsample_net.conv_in.weight"])
     for index in (1, 3, 5, 7):
         c = c.repeat_interleave(4, dim=2)[:, None]
         c = F.conv2d(c, weights[f"upsample_net.upsample.up_layers.{index}.weight"], padding=(0, 4))[:, 0]
@@ -121,7 +122,7 @@ def test_an_untrained_model_plays_its_excitation() -> None:
     """So that training starts from Griffin-Lim and can only get better."""
     model = _model(replace(SMALL, refine=0), awake=False)
     mel = _mel(frames=24)
-    _, start = model._draw(mel, SampleRng(1))
+    _, start = model._draw(mel, SampleRng(1), 0)
     excitation, _ = model._excite(model.log_magnitude(mel), start)
     audio, played = model(mel, rng=SampleRng(1)), model.pqmf.synthesis(excitation)
     assert (audio - played).norm() < 0.05 * played.norm()
@@ -202,7 +203,8 @@ def test_autocast_changes_the_clip_little(recwarn) -> None:
 @pytest.mark.parametrize(
     "change, named",
     [({"bands": 7}, "bands=7"), ({"layers": 5}, "layers=5"), ({"excitation": "pink"}, "pink"),
-     ({"upsample_scales": (4, 4)}, r"\(4, 4\)"), ({"frame_channels": 0}, "frame_channels")],
+     ({"upsample_scales": (4, 4)}, r"\(4, 4\)"), ({"frame_channels": 0}, "frame_channels"),
+     ({"causal": True}, "causal=True"), ({"kernel_size": 4}, "kernel_size=4")],
 )
 def test_a_config_that_cannot_work_is_refused(change: dict, named: str) -> None:
     with pytest.raises(UserError, match=named):
@@ -210,5 +212,111 @@ def test_a_config_that_cannot_work_is_refused(change: dict, named: str) -> None:
 
 
 def test_a_mel_of_another_size_is_refused() -> None:
-    with pytest.raises(ValueError, match="80, frames"):
+    with pytest.raises(UserError, match="80 mel bands"):
         _model()(torch.zeros(1, 100, 4))
+
+
+def _published(name: str) -> tuple[dict, dict]:
+    """checkpoint-*.pkl and config.yml with statistics, as the golden numbers were made."""
+    scales = [4, 5, 3, 5] if name == "rates" else [4, 4, 4, 4]
+    params = {"layers": 6, "stacks": 2, "residual_channels": 12, "gate_channels": 24, "skip_channels": 10,
+              "aux_channels": 20, "upsample_params": {"upsample_scales": scales}}
+    params |= {"causal": {"use_causal_conv": True}, "wide": {"kernel_size": 5}, "rates": {"aux_context_window": 1},
+               "centred": {}}[name]
+    settings = {
+        "sampling_rate": 24000, "fft_size": 1024, "hop_size": math.prod(scales), "win_length": None, "num_mels": 20,
+        "fmin": 80, "fmax": 7600, "window": "hann", "format": "hdf5", "generator_params": params,
+        "stats": {"mean": np.linspace(-5, -2, 20), "scale": np.linspace(0.5, 2, 20)},
+    }
+    return {"model": {"generator": made_state({k: tuple(v) for k, v in LAYOUTS[name].items()})}}, settings
+
+
+@pytest.mark.parametrize("name", ["centred", "causal", "wide", "rates"])
+def test_the_original_answers_the_same(name: str) -> None:
+    model = ParallelWaveGAN.from_published(*_published(name))
+    expected = torch.from_numpy(np.load(GOLDEN / "parallel_wavegan.npz")[name])
+    noise = torch.from_numpy(np.random.RandomState(11).standard_normal((1, 1, 7 * 300)).astype(np.float32))
+    with torch.no_grad():
+        audio = model.play(made_mel(20, 7, low=-8, high=0.5), noise[..., : 7 * model.config.mel.hop_length])
+    assert expected.std() > 0.02
+    assert (audio[0] - expected).abs().max() < 1e-5
+
+
+def test_the_published_preset_has_the_originals_tensors() -> None:
+    model = ParallelWaveGAN(ParallelWaveGAN.presets["parallel_wavegan_22k"])
+    ours = {name: list(value.shape) for name, value in model.state_dict().items() if name not in ("mean", "scale")}
+    theirs = fold_weight_norm({name: torch.ones(shape) for name, shape in LAYOUTS["full"].items()})
+    theirs = {name: list(value.shape) for name, value in theirs.items() if "29.conv1x1_out" not in name}
+    assert ours == theirs
+    assert sum(math.prod(shape) for shape in LAYOUTS["full"].values()) == 1_346_042
+
+
+def test_statistics_come_from_the_file_from_the_weights_or_are_asked_for() -> None:
+    content, settings = _published("centred")
+    stats = np.stack([settings["stats"]["mean"], settings["stats"]["scale"]])
+    from_array = ParallelWaveGAN.from_published(content, settings | {"stats": stats})
+    assert torch.allclose(from_array.mean, torch.linspace(-5, -2, 20))
+    assert torch.allclose(from_array.scale, torch.linspace(0.5, 2, 20))
+    held = {"mean": torch.full((20,), 0.5), "scale": torch.full((20,), 2.0)}
+    held_content = {"model": {"generator": content["model"]["generator"] | held}}
+    assert torch.equal(ParallelWaveGAN.from_published(held_content, settings).mean, held["mean"])
+    with pytest.raises(UserError, match="statistics are missing"):
+        ParallelWaveGAN.from_published(content, settings | {"stats": None})
+    with pytest.raises(UserError, match=r"mean \(5,\)"):
+        ParallelWaveGAN.from_published(content, settings | {"stats": stats[:, :5]})
+
+
+@pytest.mark.parametrize(
+    "change, named",
+    [({"generator_type": "HiFiGANGenerator"}, "HiFiGANGenerator"), ({"hop_size": 300}, "hop_length=300"),
+     ({"params": {"upsample_net": "MelGANGenerator"}}, "MelGANGenerator"), ({"params": {"rnn": 3}}, "rnn"),
+     ({"params": {"out_channels": 4}}, "out_channels=4"), ({"params": {"gate_channels": 32}}, "gate_channels=32"),
+     ({"params": {"layers": 4}}, "unexpected: conv_layers.4"), ({"num_mels": 80}, "n_mels=80"),
+     ({"params": {"upsample_params": {"upsample_scales": [4, 4, 4, 4], "interpolate_mode": "linear"}}}, "linear")],
+)
+def test_other_models_and_options_of_the_original_are_refused_by_name(change: dict, named: str) -> None:
+    content, settings = _published("centred")
+    settings["generator_params"] |= change.pop("params", {})
+    with pytest.raises(UserError, match=named):
+        ParallelWaveGAN.from_published(content, settings | change)
+    with pytest.raises(UserError, match="config.yml"):
+        ParallelWaveGAN.from_published(content, {})
+    with pytest.raises(UserError, match="model/generator"):
+        ParallelWaveGAN.from_published({"generator": {}}, settings)
+
+
+STREAMED = {
+    "full_band": FULL_BAND,
+    "causal": replace(FULL_BAND, causal=True, kernel_size=2, layers=8, stacks=1),
+    "noise_bands": replace(SMALL, excitation="noise", refine=0),
+    "shaped_noise": replace(SMALL, excitation="shaped_noise", refine=1),
+}
+
+
+@pytest.mark.parametrize("config", STREAMED.values(), ids=STREAMED)
+def test_chunks_with_their_context_and_offset_are_the_whole(config: ParallelWaveGANConfig) -> None:
+    model, frames = _model(config), 60
+    reach, mel = model.context_frames, _mel(2, 60)
+    with torch.no_grad():
+        whole = model(mel, rng=SampleRng(7, ids=[3, 4]))
+        for start in range(0, frames, 17):
+            stop, low = min(start + 17, frames), max(start - reach, 0)
+            part = model(mel[..., low : stop + reach], rng=SampleRng(7, ids=[3, 4]), offset=low)
+            part = part[..., (start - low) * 256 : (stop - low) * 256]
+            assert (part - whole[..., start * 256 : stop * 256]).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("config", STREAMED.values(), ids=STREAMED)
+def test_a_frames_audio_sees_its_context_and_no_more(config: ParallelWaveGANConfig) -> None:
+    model = _model(config)
+    reach = model.context_frames
+    mel, middle = _mel(1, 2 * reach + 5).requires_grad_(), reach + 2
+    model(mel)[..., middle * 256 : (middle + 1) * 256].square().sum().backward()
+    seen = mel.grad.abs().sum((0, 1)).nonzero()[:, 0] - middle
+    # What shapes the noise reaches further in the noise than in the mel, and a chunk needs both.
+    assert (reach // 2 if config.excitation == "shaped_noise" else reach - 2) <= seen.abs().max() <= reach
+    assert not config.causal or seen.max() <= 0
+
+
+def test_griffin_lim_needs_the_whole_clip() -> None:
+    assert _model(SMALL).context_frames is None
