@@ -19,6 +19,8 @@
 
 namespace audiogen {
 
+constexpr int kMostTaps = 16;
+
 __host__ __device__ constexpr int divide_up(int64_t a, int64_t b) { return static_cast<int>((a + b - 1) / b); }
 
 /// Where tap j reads, relative to the step: causal: ..., -dilation, 0; centred: -dilation, 0, dilation.
@@ -38,14 +40,14 @@ struct Convolution {
     T* y;  // (batch, time, outputs), by strides
     int64_t y_batch, y_row;
     int batch, time, inputs, outputs, kernel;
-    int offsets[kTaps];
+    int offsets[kMostTaps];
 };
 
 template <class T, int M>
 __global__ void __launch_bounds__(kThreads) convolution_kernel(Convolution<T> p) {
     using Gemm = TileGemm<T, M, 8>;
     const int first_row = blockIdx.x * M, first_column = blockIdx.y * Gemm::kColumns, item = blockIdx.z;
-    Segment<T> segments[kTaps];
+    Segment<T> segments[kMostTaps];
     for (int j = 0; j < p.kernel; ++j)
         segments[j] = {p.a + item * p.a_batch, p.a_row, p.offsets[j], p.inputs,
                        p.taps + static_cast<int64_t>(j) * p.outputs * p.inputs};
@@ -92,7 +94,7 @@ struct WeightGradient {
     int64_t b_batch, b_row;
     float* partial;  // (splits, kernel, rows, columns)
     int batch, time, rows, columns, kernel, splits;
-    int offsets[kTaps];
+    int offsets[kMostTaps];
 };
 
 /// The splits of the steps: enough blocks for any chip, and a function of the shape alone, so that sums do not depend on the chip.

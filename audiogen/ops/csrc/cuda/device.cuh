@@ -8,12 +8,21 @@
 
 #ifdef AUDIOGEN_EMULATED
 #include "cuda_on_host.h"
+#define AUDIOGEN_ONE_COPY
+#define AUDIOGEN_IS_SHARED(pointer)
+#define AUDIOGEN_IS_GLOBAL(pointer)
 #else
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
 using bf16 = __nv_bfloat16;
+
+// Functions that are called from many places and are long: one copy of the machine code. What inlining would have told the compiler, in
+// which memory a pointer points, is told by hand.
+#define AUDIOGEN_ONE_COPY __noinline__
+#define AUDIOGEN_IS_SHARED(pointer) __builtin_assume(__isShared(pointer))
+#define AUDIOGEN_IS_GLOBAL(pointer) __builtin_assume(__isGlobal(pointer))
 
 __device__ __forceinline__ float to_float(float x) { return x; }
 __device__ __forceinline__ float to_float(bf16 x) { return __bfloat162float(x); }

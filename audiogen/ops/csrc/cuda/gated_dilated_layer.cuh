@@ -23,6 +23,8 @@
 
 namespace audiogen {
 
+constexpr int kTaps = 3;  // of a layer, at most
+
 /// Conditioning at frame rate and its way to steps.
 template <class T>
 struct Conditioning {

@@ -23,7 +23,7 @@
 
 namespace audiogen {
 
-constexpr int kThreads = 256, kWarpsM = 4, kWarpsN = 2, kChunkBytes = 128, kStages = 2, kTaps = 3;
+constexpr int kThreads = 256, kWarpsM = 4, kWarpsN = 2, kChunkBytes = 128, kStages = 2;
 
 template <class T>
 struct Segment {

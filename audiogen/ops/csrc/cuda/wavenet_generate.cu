@@ -15,8 +15,12 @@ Kernel kernel_of(bool resident, bool cluster) {
                     : generate_kernel<kPrecision, false, false>;
 }
 Kernel kernel_of(int precision, bool resident, bool cluster) {
+#if defined(AUDIOGEN_ONE_TYPE)
+    return kernel_of<AUDIOGEN_ONE_TYPE - 1>(resident, cluster);
+#else
     return precision == kFloat32 ? kernel_of<kFloat32>(resident, cluster)
            : precision == kBfloat16 ? kernel_of<kBfloat16>(resident, cluster) : kernel_of<kInt8>(resident, cluster);
+#endif
 }
 
 struct Way {

@@ -154,13 +154,19 @@ struct Matrix {
     int rows, columns;
 };
 
-template <int kPrecision>
+template <int kPrecision, bool kResident>
 struct Multiply {
     static constexpr int kLanes = kPrecision == kFloat32 ? 1 : kPrecision == kBfloat16 ? 2 : 4;
 
     /// What the columns are multiplied with: the vector itself, or for int8 its 255 steps, packed into `words`. All threads; the vector is complete.
     static __device__ __forceinline__ float prepare(const float* vector, int size, uint32_t* words) {
-        if constexpr (kPrecision != kInt8) return 1.0f;
+        if constexpr (kPrecision == kInt8) return round_vector(vector, size, words);
+        return 1.0f;
+    }
+
+    static __device__ AUDIOGEN_ONE_COPY float round_vector(const float* vector, int size, uint32_t* words) {
+        AUDIOGEN_IS_SHARED(vector);
+        AUDIOGEN_IS_SHARED(words);
         const int lane = threadIdx.x % 32;
         float most = 0.0f;  // every warp finds it by itself, which spares a barrier
         for (int at = lane; at < size; at += 32) most = fmaxf(most, fabsf(vector[at]));
@@ -181,12 +187,22 @@ struct Multiply {
 
     /// parts[split][row] = the products of a split of the columns (int8: integers, by their bits). A barrier must follow.
     static __device__ __forceinline__ void run(const Matrix& m, const float* vector, const uint32_t* words, float* parts) {
-        const int count = m.columns / kLanes, pieces = splits(m.rows);
-        for (int unit = threadIdx.x; unit < m.rows * pieces; unit += blockDim.x) {
-            const int row = unit % m.rows, split = unit / m.rows, group = row / 64;
-            const int stride = m.rows - 64 * group < 64 ? m.rows - 64 * group : 64;
+        run(m.weights, m.rows, m.columns, vector, words, parts);
+    }
+
+    static __device__ AUDIOGEN_ONE_COPY void run(const uint32_t* weights, int rows, int columns, const float* vector, const uint32_t* words,
+                                                 float* parts) {
+        AUDIOGEN_IS_SHARED(vector);
+        AUDIOGEN_IS_SHARED(words);
+        AUDIOGEN_IS_SHARED(parts);
+        if constexpr (kResident) AUDIOGEN_IS_SHARED(weights);
+        else AUDIOGEN_IS_GLOBAL(weights);
+        const int count = columns / kLanes, pieces = splits(rows);
+        for (int unit = threadIdx.x; unit < rows * pieces; unit += blockDim.x) {
+            const int row = unit % rows, split = unit / rows, group = row / 64;
+            const int stride = rows - 64 * group < 64 ? rows - 64 * group : 64;
             const int begin = count * split / pieces, end = count * (split + 1) / pieces;
-            const uint32_t* w = m.weights + static_cast<int64_t>(group) * 64 * count + row % 64;
+            const uint32_t* w = weights + static_cast<int64_t>(group) * 64 * count + row % 64;
             float sum = 0.0f;
             int whole = 0;
 #pragma unroll 8
@@ -210,6 +226,7 @@ struct Multiply {
     static __device__ __forceinline__ float result(const Matrix& m, const float* parts, int row, float step) {
         float sum = 0.0f;
         int whole = 0;
+#pragma unroll 1
         for (int split = 0; split < splits(m.rows); ++split) {
             union { float value; int whole; } both = {parts[split * m.rows + row]};
             sum += both.value;
@@ -222,7 +239,7 @@ struct Multiply {
 // ---------------------------------------------------------------------- drawing a sample, by one warp
 
 /// Smallest class whose cumulative probability exceeds `uniform`; at temperature 0 the likeliest. The same result in all lanes.
-__device__ __forceinline__ int choose(const float* logits, int count, float uniform, float temperature) {
+__device__ AUDIOGEN_ONE_COPY inline int choose(const float* logits, int count, float uniform, float temperature) {
     const int lane = threadIdx.x % 32, each = (count + 31) / 32;
     const int begin = lane * each < count ? lane * each : count, end = begin + each < count ? begin + each : count;
     float most = -3.4e38f;
@@ -278,7 +295,7 @@ __device__ __forceinline__ float draw(const Generation& p, const float* paramete
 
 template <int kPrecision, bool kResident, bool kCluster>
 struct Generator {
-    using Product = Multiply<kPrecision>;
+    using Product = Multiply<kPrecision, kResident>;
     const Generation& p;
     const SharedPlan plan;
     unsigned char* shared;
@@ -342,6 +359,7 @@ struct Generator {
 
     /// The slot of a layer's ring for the step `age` before `now`.
     __device__ float* slot(int64_t ring_start, int begin, int layer, int64_t now, int s) const {
+#pragma unroll 1
         for (int before = begin; before < layer; ++before) ring_start += static_cast<int64_t>(p.dilations[before]) * (p.kernel - 1);
         const int64_t length = static_cast<int64_t>(p.dilations[layer]) * (p.kernel - 1);
         return p.rings + (stream_number(s) * p.slots + ring_start + ((now % length) + length) % length) * p.wide_channels;
@@ -520,7 +538,7 @@ struct Generator {
 };
 
 template <int kPrecision, bool kResident, bool kCluster>
-__global__ void __launch_bounds__(512) generate_kernel(Generation p) {
+__global__ void __launch_bounds__(512, 1) generate_kernel(Generation p) {
     Generator<kPrecision, kResident, kCluster>(p).run();
 }
 
