@@ -14,13 +14,13 @@ from torch.nn import functional as F
 
 from audiogen.core.audio import Audio
 from audiogen.core.errors import UserError
-from audiogen.signal.resample import RESAMPLER, resample
 from evaluation.cache import EmbeddingCache
 from evaluation.embedders.base import Embedder
+from evaluation.preprocessing import Preprocessing
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff")
 SILENCE_DB = -70.0  # a clip whose loudest sample stays below this is silent
-PREPROCESSING = f"mean of channels, {RESAMPLER}, no change of level"
+OURS = Preprocessing()
 
 
 @dataclass(frozen=True)
@@ -51,16 +51,15 @@ def list_clips(folder: str | Path) -> list[Path]:
     return files
 
 
-def read_mono(path: Path) -> Audio:
-    """One clip as the mean of its channels. Raises `UserError` with the reason why it cannot be scored."""
+def read_clip(path: Path) -> Audio:
+    """One clip with all its channels. Raises `UserError` with the reason why it cannot be scored."""
     audio = Audio.read(path)
     if audio.samples.shape[-1] == 0:
         raise UserError(f"{path} is empty")
-    mono = audio.samples.mean(0, keepdim=True)
-    peak = mono.abs().max().item()
+    peak = audio.samples.mean(0).abs().max().item()
     if peak < 10 ** (SILENCE_DB / 20):
         raise UserError(f"{path} is silent (peak below {SILENCE_DB:.0f} dBFS)")
-    return Audio(mono, audio.sample_rate)
+    return audio
 
 
 def check_clips(
@@ -77,7 +76,7 @@ def check_clips(
         raise UserError(f"{folder} has fewer files than there are shards: shard {shard[0] + 1} of {shard[1]} is empty")
     for path in files:
         try:
-            audio = read_mono(path)
+            audio = read_clip(path)
             if audio.seconds < shortest:
                 raise UserError(f"{path} has {audio.seconds:.2f} s, less than one window of {shortest:.2f} s")
         except UserError as reason:
@@ -97,22 +96,21 @@ def check_clips(
 def embed_clips(
     clips: ClipSet, embedder: Embedder, cache: EmbeddingCache, *,
     change: Callable[[Tensor, int, str], Tensor] | None = None, change_name: str = "",
-    only: set[str] | None = None, pad: bool = False,
+    only: set[str] | None = None, pad: bool = False, prepare: Preprocessing = OURS,
 ) -> Iterator[tuple[str, Tensor]]:
     """(content hash, features (windows, dim) float32) of each clip.
 
     `change(audio (time,), sample_rate, content hash)` alters the clip at the embedder's rate first, for the anchors;
-    `change_name` names it in the cache's key. `only`: the content hashes that are wanted. `pad`: a clip of less
-    than one window is filled up with silence; without it, such a clip yields nothing.
+    `change_name` names it in the cache's key. `only`: the content hashes that are wanted. `pad`: a clip of less than
+    one window is filled up with silence; without it, such a clip yields nothing. `prepare`: channels, rate, level.
     """
     for path, digest in clips.clips.items():
         if only is not None and digest not in only:
             continue
-        key = cache_key(digest, embedder, f"{change_name} {'padded' if pad else ''}")
+        key = cache_key(digest, embedder, f"{change_name} {'padded' if pad else ''}", prepare=prepare)
         features = cache.get(key)
         if features is None:
-            audio = read_mono(path)
-            samples = resample(audio.samples, audio.sample_rate, embedder.sample_rate)[0]
+            samples = prepare(read_clip(path), embedder.sample_rate)
             if change is not None:
                 samples = change(samples, embedder.sample_rate, digest)
             short = math.ceil(embedder.window * embedder.sample_rate) - len(samples)
@@ -124,8 +122,8 @@ def embed_clips(
             yield digest, features
 
 
-def cache_key(digest: str, embedder: Embedder, change: str = "") -> str:
+def cache_key(digest: str, embedder: Embedder, change: str = "", *, prepare: Preprocessing = OURS) -> str:
     """All that the numbers depend on: the file's bytes, embedder, weights, code version, preprocessing, change."""
     parts = [digest, embedder.name, str(embedder.version), embedder.weights_sha256, str(embedder.sample_rate),
-             PREPROCESSING, torch.__version__, change]
+             str(prepare), torch.__version__, change]
     return hashlib.blake2b("\x1f".join(parts).encode(), digest_size=16).hexdigest()

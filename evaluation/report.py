@@ -17,14 +17,15 @@ import audiogen
 from audiogen.core import rng
 from audiogen.core.errors import UserError
 from audiogen.core.files import whole_file
-from audiogen.signal.resample import RESAMPLER, resample
 from evaluation.adherence import measure_health
 from evaluation.cache import EmbeddingCache, default_cache
-from evaluation.clips import PREPROCESSING, ClipSet, check_clips, embed_clips, read_mono
+from evaluation.clips import OURS, ClipSet, check_clips, embed_clips, read_clip
+from evaluation.compat import Compat, find_compat, infinity_with_replacement, kernel_distance_kadtk
 from evaluation.embedders.base import Embedder, load_embedder
 from evaluation.frechet import frechet_per_clip
 from evaluation.landmarks import SAMPLE_RATE, LandmarkIndex
 from evaluation.originality import copying, diversity, nearest_training_clips
+from evaluation.preprocessing import Preprocessing
 from evaluation.score import METRICS, score
 from evaluation.summary import Summary
 
@@ -66,7 +67,8 @@ def evaluate(
     reference: str | Path, generated: str | Path, *, embedders: Sequence[str] = ("melstats",),
     metrics: Sequence[str] = tuple(METRICS), weights: str | Path | None = None, cache: str | Path | None = "default",
     anchors: bool = True, anchor_clips: int = 64, short: str = "reject", max_rejects: float = 0.01,
-    health: bool = True, training: str | Path | None = None, say: Callable[[str], None] = lambda line: None,
+    health: bool = True, training: str | Path | None = None, compat: str | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Score the clips of folder `generated` against those of `reference`; -> the values of result.json.
 
@@ -79,13 +81,18 @@ def evaluate(
     needs the audio itself is left out. short: what becomes of clips of less than one window, "reject" or "pad" (with
     silence). cache: a file, "default", or None (kept in memory, for this run only). training: the folder that the
     generator was trained on; passages of it are looked for in the generated clips, and with the reference as held-out
-    clips it is measured whether the generated ones are too near to it. Raises `UserError` where weights
+    clips it is measured whether the generated ones are too near to it. compat: a published tool's preprocessing,
+    embedder and statistics in place of ours (evaluation/compat.py). Raises `UserError` where weights
     are missing or more than `max_rejects` of the files cannot be scored.
     """
     if short not in ("reject", "pad"):
         raise UserError(f"short={short!r} must be 'reject' or 'pad'")
     if not embedders:
         raise UserError("name at least one embedder")
+    theirs = find_compat(compat) if compat is not None else None
+    if theirs is not None:
+        embedders, metrics, anchors = (theirs.embedder,), ("frechet",), False
+    prepare = OURS if theirs is None else theirs.preprocessing
     places = {"reference": Path(reference), "generated": Path(generated)}
     ready = {name: Summary.load(path) for name, path in places.items() if path.suffix == ".npz"}
     names = tuple(dict.fromkeys(s.made_by["embedder"] for s in ready.values())) or tuple(dict.fromkeys(embedders))
@@ -104,15 +111,18 @@ def evaluate(
         for model in models:
             say(f"{model.name}: {' and '.join(f'{len(s.clips)} {name}' for name, s in sets.items())} clips")
             pad = short == "pad"
-            summaries = ready | {name: summarise(clips, model, store, pad=pad) for name, clips in sets.items()}
+            summaries = ready | {name: summarise(clips, model, store, pad=pad, prepare=prepare)
+                                 for name, clips in sets.items()}
             ladder = _ladder(sets, model, store, pad, anchor_clips if anchors else 0)
             scores = score(**summaries, metrics=metrics, anchors=ladder)
             scores["map"] = _map(**summaries)
+            if theirs is not None:
+                scores["compat"] = {"preset": compat, **_their_scores(theirs, **summaries)}
             if "generated" in sets:
-                scores["clips"] = _each_clip(summaries["reference"], sets["generated"], model, store, pad)
+                scores["clips"] = _each_clip(summaries["reference"], sets["generated"], model, store, pad, prepare)
             measured.append({**summaries["reference"].made_by, "note": model.note, "method": METHOD, **scores})
             if trained is not None and not nearness:  # by the first embedder
-                nearness = _nearness(summarise(trained, model, store, pad=pad), **summaries)
+                nearness = _nearness(summarise(trained, model, store, pad=pad, prepare=prepare), **summaries)
     if len(ready) == 2:
         measured.append({**ready["reference"].made_by, "method": METHOD, **score(**ready, metrics=metrics)})
     result = {
@@ -131,11 +141,21 @@ def evaluate(
     return result
 
 
+def _their_scores(compat: Compat, reference: Summary, generated: Summary) -> dict[str, float]:
+    """What the published tool prints besides the Fréchet distance, computed as it does."""
+    rows = generated.sample.cut().rows
+    found = {}
+    if compat.infinity:
+        found["fad_inf"] = infinity_with_replacement(reference.moments.total(), rows)
+    if compat.kernel:
+        found["kernel"] = kernel_distance_kadtk(reference.sample.cut().rows, rows)
+    return found
+
+
 def _copies(training: ClipSet, generated: ClipSet) -> list[dict[str, Any]]:
     """Passages of training clips in generated ones, by landmarks; a clip's own file is no news, and is reported too."""
     def sound(path: Path) -> Tensor:
-        audio = read_mono(path)
-        return resample(audio.samples, audio.sample_rate, SAMPLE_RATE)[0]
+        return OURS(read_clip(path), SAMPLE_RATE)
 
     index = LandmarkIndex((str(path.relative_to(training.folder)), sound(path)) for path in training.clips)
     return [{"path": str(path.relative_to(generated.folder)), **dataclasses.asdict(match)}
@@ -168,23 +188,24 @@ def _map(reference: Summary, generated: Summary) -> dict[str, list[list[Any]]]:
 
 
 def summarise(
-    clips: ClipSet, model: Embedder, store: EmbeddingCache, *, pad: bool = False, **how: Any
+    clips: ClipSet, model: Embedder, store: EmbeddingCache, *, pad: bool = False, prepare: Preprocessing = OURS,
+    **how: Any,
 ) -> Summary:
     """Embed a set of clips (from the cache where it can) into a `Summary`. `how`: as for `embed_clips`."""
-    summary = Summary.none(model.dim, made_by(model, pad=pad))
+    summary = Summary.none(model.dim, made_by(model, pad=pad, prepare=prepare))
     names = {digest: str(path.relative_to(clips.folder)) for path, digest in clips.clips.items()}
-    for digest, features in embed_clips(clips, model, store, pad=pad, **how):
+    for digest, features in embed_clips(clips, model, store, pad=pad, prepare=prepare, **how):
         summary.add(digest, features, path=names[digest], seconds=clips.lengths.get(digest, 0.0))
     summary.rejects = [dataclasses.asdict(reject) for reject in clips.rejects]
     return summary
 
 
-def made_by(model: Embedder, *, pad: bool) -> dict[str, Any]:
+def made_by(model: Embedder, *, pad: bool, prepare: Preprocessing = OURS) -> dict[str, Any]:
     """All that an embedding depends on besides the audio itself."""
     return {
         "embedder": model.name, "embedder_version": model.version, "weights_sha256": model.weights_sha256,
         "sample_rate": model.sample_rate, "dim": model.dim, "window_seconds": model.window, "hop_seconds": model.hop,
-        "preprocessing": PREPROCESSING, "resampler": RESAMPLER, "short_clips": "pad" if pad else "reject",
+        "preprocessing": str(prepare), "short_clips": "pad" if pad else "reject",
     }
 
 
@@ -200,14 +221,14 @@ def _ladder(
 
 
 def _each_clip(
-    reference: Summary, clips: ClipSet, model: Embedder, store: EmbeddingCache, pad: bool
+    reference: Summary, clips: ClipSet, model: Embedder, store: EmbeddingCache, pad: bool, prepare: Preprocessing
 ) -> list[dict[str, Any]]:
     """Every generated clip's own Fréchet distance to the reference, the nearest first."""
     total = reference.moments.total()
     factor = total.factor()
     names = {digest: str(path.relative_to(clips.folder)) for path, digest in clips.clips.items()}
     lines = [{"path": names[digest], "frechet": frechet_per_clip(total, [features], factor=factor)[0]}
-             for digest, features in embed_clips(clips, model, store, pad=pad)]
+             for digest, features in embed_clips(clips, model, store, pad=pad, prepare=prepare)]
     return sorted(lines, key=lambda line: line["frechet"])
 
 
@@ -269,6 +290,10 @@ def print_result(result: dict[str, Any], console: Any = None) -> None:
             for anchor, rows in measured["anchors"].items():
                 ladder.add_row(anchor, *(f"{rows[name]['value']:.4g}" if name in rows else "" for name in names))
             console.print(ladder)
+        if "compat" in measured:
+            others = ", ".join(f"{name} {value:.4g}" for name, value in measured["compat"].items() if name != "preset")
+            console.print(f"as {measured['compat']['preset']} computes it ({measured['preprocessing']})"
+                          + (f": {others}" if others else ""), markup=False)
         for warning in measured["warnings"]:
             console.print(f"warning: {measured['embedder']}: {warning}", style="yellow", markup=False)
     if "originality" in result:

@@ -39,6 +39,8 @@ class Evaluate:
     """Exit with 3 where a condition is true, e.g. "fad_inf.hi > 3.0" (.value .lo .hi .se)."""
     out: Annotated[Path | None, arg(aliases=["-o"], metavar="FILE", help_behavior_hint="(default: none)")] = None
     """Where the result is written as JSON."""
+    compat: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: ours)")] = None
+    """Compute as google, gudgud96, fadtk or kadtk do, to meet published numbers (docs/evaluation.md)."""
     training: Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="(default: none)")] = None
     """What the generator was trained on: look for copied passages, and for clips that are too near to it."""
     html: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(default: none)")] = None
@@ -75,7 +77,7 @@ class Evaluate:
         result = evaluate(
             self.reference, self.generated, embedders=self.embedder, weights=self.weights, short=self.short,
             max_rejects=self.max_rejects, metrics=self.metrics or tuple(METRICS), anchors=not self.no_anchors,
-            cache=None if self.no_cache else "default", training=self.training,
+            cache=None if self.no_cache else "default", training=self.training, compat=self.compat,
             say=lambda line: notes.print(line, style="dim", markup=False),
         )
         failures = [line for condition in conditions for line in condition.met(result)]

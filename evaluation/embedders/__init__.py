@@ -4,5 +4,9 @@ TABLE = {
     "melstats": "evaluation.embedders.melstats:MelStats",
     "musicnn": "evaluation.embedders.musicnn:MusicNN",
     "musicnn_mtt": "evaluation.embedders.musicnn:MusicNNMTT",
+    "vggish": "evaluation.embedders.vggish:VGGish",
+    "vggish_google": "evaluation.embedders.vggish:VGGishGoogle",
+    "vggish_pca": "evaluation.embedders.vggish:VGGishPCA",
+    "vggish_relu": "evaluation.embedders.vggish:VGGishReLU",
     "yamnet": "evaluation.embedders.yamnet:YAMNet",
 }
