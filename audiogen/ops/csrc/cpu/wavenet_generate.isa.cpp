@@ -62,14 +62,30 @@ constexpr int stored_bytes(Precision precision) {
   return precision == Precision::f32 ? 4 : precision == Precision::bf16 ? 2 : 1;
 }
 
+// Weights come from the second cache or from beyond, in pieces too short for the hardware's own prefetching to get going,
+// so each loop asks for what will be read `ahead` bytes later: beyond its own `end` that is the matrix which comes next.
+struct Ahead {
+  static constexpr long bytes = 4096;
+  const unsigned char* end;
+  long jump;  // from `end` to the next matrix
+
+  template <int count>
+  INLINE void fetch(const unsigned char* from) const {
+    from += bytes;
+    from += from >= end ? jump : 0;
+    for (int line = 0; line < count; line += 64) __builtin_prefetch(from + line);
+  }
+};
+
 // Sums over all columns of V vectors of rows for NS streams, added to `sum`. `rows` is the height of the group.
 template <int V, int NS>
 INLINE void accumulate(Count<int(Precision::f32)>, const unsigned char* from, long rows, long columns,
-                       const Activation& a, Vector (&sum)[NS][V]) {
+                       const Activation& a, const Ahead& ahead, Vector (&sum)[NS][V]) {
   const float* weights = (const float*)from;
   if constexpr (many_registers) {  // two sums each: 4 vectors of one stream alone would wait for each other
     Vector odd[NS][V] = {};
     for (long k = 0; k < columns; k += 2, weights += 2 * rows) {
+      ahead.fetch<2 * V * vector_bytes>((const unsigned char*)weights);
       for (int v = 0; v < V; ++v) {
         Vector w0 = S::load(weights + v * width), w1 = S::load(weights + rows + v * width);
         for (int s = 0; s < NS; ++s) {
@@ -82,6 +98,7 @@ INLINE void accumulate(Count<int(Precision::f32)>, const unsigned char* from, lo
       for (int v = 0; v < V; ++v) sum[s][v] += odd[s][v];
   } else {
     for (long k = 0; k < columns; ++k, weights += rows) {
+      ahead.fetch<V * vector_bytes>((const unsigned char*)weights);
       Vector x[NS];
       for (int s = 0; s < NS; ++s) x[s] = S::all(a.numbers[s * a.pitch + k]);
       for (int v = 0; v < V; ++v) {
@@ -94,10 +111,11 @@ INLINE void accumulate(Count<int(Precision::f32)>, const unsigned char* from, lo
 
 template <int V, int NS>
 INLINE void accumulate(Count<int(Precision::bf16)>, const unsigned char* from, long rows, long columns,
-                       const Activation& a, Vector (&sum)[NS][V]) {
+                       const Activation& a, const Ahead& ahead, Vector (&sum)[NS][V]) {
   Vector odd[NS][V] = {};
   const Whole high = (Whole){} + int32_t(0xffff0000);
   for (long k = 0; k < columns; k += 2, from += 4 * rows) {
+    ahead.fetch<V * vector_bytes>(from);
     for (int v = 0; v < V; ++v) {
       Whole pair = load_whole(from + v * vector_bytes);
       Vector w0 = as_float(pair << 16), w1 = as_float(pair & high);
@@ -116,9 +134,10 @@ INLINE void accumulate(Count<int(Precision::bf16)>, const unsigned char* from, l
 // The whole sums of int8.
 template <int V, int NS, bool vnni>
 INLINE void accumulate_bytes(const unsigned char* from, long rows, long columns, const Activation& a,
-                             Whole (&sum)[NS][V]) {
+                             const Ahead& ahead, Whole (&sum)[NS][V]) {
 #if defined(__AVX512F__) || defined(__AVX2__)
   for (long k = 0; k < columns; k += 4, from += 4 * rows) {
+    ahead.fetch<V * vector_bytes>(from);
     int quad[NS], unsigned_quad[NS];
     for (int s = 0; s < NS; ++s) {
       memcpy(&quad[s], a.bytes + s * a.pitch + k, 4);
@@ -169,14 +188,22 @@ INLINE void accumulate_bytes(const unsigned char* from, long rows, long columns,
 #endif
 }
 
+template <Precision precision>
+INLINE const unsigned char* group_start(const Matrix& matrix, long group) {
+  const long row = group * group_rows < matrix.rows ? group * group_rows : matrix.rows;
+  return matrix.weights + row * matrix.columns * stored_bytes(precision);
+}
+
 // out[stream][row] = base[stream][row] + sum_k matrix[row][k] * a[stream][k], for groups begin .. end of 64 rows.
+// next: the weights that the next call will read.
 template <Precision precision, int NS, bool vnni>
 void multiply(const Matrix& matrix, long begin, long end, const Activation& a, const float* base, float* out,
-              long pitch) {
+              long pitch, const unsigned char* next) {
+  const Ahead ahead{group_start<precision>(matrix, end), next - group_start<precision>(matrix, end)};
   constexpr int across = many_registers ? 4 : precision == Precision::i8 && NS == 4 ? 2 : NS == 4 ? 2 : NS == 2 ? 4 : 8;
   for (long group = begin; group < end; ++group) {
     long top = group * group_rows, rows = matrix.rows - top < group_rows ? matrix.rows - top : group_rows;
-    const unsigned char* from = matrix.weights + top * matrix.columns * stored_bytes(precision);
+    const unsigned char* from = group_start<precision>(matrix, group);
     auto piece = [&](auto count, long row) __attribute__((always_inline)) {
       constexpr int V = decltype(count)::value;
       Vector sum[NS][V];
@@ -185,7 +212,7 @@ void multiply(const Matrix& matrix, long begin, long end, const Activation& a, c
         for (int s = 0; s < NS; ++s)
           for (int v = 0; v < V; ++v)
             whole[s][v] = vnni ? load_whole(matrix.sums + top + row + v * width) * -128 : (Whole){};
-        accumulate_bytes<V, NS, vnni>(from + 4 * row, rows, matrix.columns, a, whole);
+        accumulate_bytes<V, NS, vnni>(from + 4 * row, rows, matrix.columns, a, ahead, whole);
         for (int s = 0; s < NS; ++s)
           for (int v = 0; v < V; ++v)
             sum[s][v] = S::load(base + s * pitch + top + row + v * width) +
@@ -195,7 +222,7 @@ void multiply(const Matrix& matrix, long begin, long end, const Activation& a, c
         for (int s = 0; s < NS; ++s)
           for (int v = 0; v < V; ++v) sum[s][v] = S::load(base + s * pitch + top + row + v * width);
         accumulate<V, NS>(Count<int(precision)>(), from + 4 * row, rows,
-                          matrix.columns, a, sum);
+                          matrix.columns, a, ahead, sum);
       }
       for (int s = 0; s < NS; ++s)
         for (int v = 0; v < V; ++v) S::store(out + s * pitch + top + row + v * width, sum[s][v]);
@@ -219,8 +246,16 @@ INLINE float quantise(const float* x, long columns, int8_t* bytes, uint8_t* unsi
     v = v < 0.0f ? -v : v;
     most = v > most ? v : most;
   }
+#if defined(__AVX512F__)
+  const float largest = _mm512_reduce_max_ps((__m512)most);
+#elif defined(__AVX2__)
+  __m128 four = _mm_max_ps(_mm256_castps256_ps128((__m256)most), _mm256_extractf128_ps((__m256)most, 1));
+  four = _mm_max_ps(four, _mm_movehl_ps(four, four));
+  const float largest = _mm_cvtss_f32(_mm_max_ss(four, _mm_movehdup_ps(four)));
+#else
   float largest = 0;
   for (int i = 0; i < width; ++i) largest = most[i] > largest ? most[i] : largest;
+#endif
   const float step = largest / 127.0f, inverse = step > 0 ? 1.0f / step : 0.0f, magic = 12582912.0f;  // 1.5 * 2^23
   int32_t zero;
   memcpy(&zero, &magic, 4);
@@ -391,12 +426,28 @@ struct Runner {
     return {nullptr, wide, bytes, unsigned_bytes, steps};
   }
 
-  long share(const Matrix& m, int who) const {
-    return (m.rows + group_rows - 1) / group_rows * who / crew.members;
+  struct Share {  // this member's groups of rows
+    long begin, end, rows;
+    long first() const { return begin * group_rows; }
+    long stop() const { return end * group_rows < rows ? end * group_rows : rows; }
+  };
+
+  Share share(const Matrix& m) const {
+    const long groups = (m.rows + group_rows - 1) / group_rows;
+    return {groups * member / crew.members, groups * (member + 1) / crew.members, m.rows};
   }
 
-  void mine(const Matrix& m, const Activation& a, const float* base, float* out, long pitch) {
-    multiply<precision, NS, vnni>(m, share(m, member), share(m, member + 1), a, base, out, pitch);
+  const Share of_gates = share(g.layer[0].taps[0]), of_skip = share(g.layer[0].skip),
+              of_hidden = share(g.hidden_matrix), of_last = share(g.last_matrix);
+
+  const unsigned char* weights(const Share& part, const Matrix& m) const {
+    return group_start<precision>(m, part.begin);
+  }
+
+  // The rows that are this member's. next: what it reads afterwards.
+  void mine(const Share& part, const Matrix& m, const Activation& a, const float* base, float* out,
+            const unsigned char* next) {
+    multiply<precision, NS, vnni>(m, part.begin, part.end, a, base, out, part.rows, next);
   }
 
   float* slot(long layer, int s, long number) const {
@@ -404,16 +455,14 @@ struct Runner {
   }
 
   // partial <- bias + conditioning + the older taps of `layer`, for this member's rows.
-  void look_back(long layer, long t) {
+  void look_back(long layer, long t, long frame, const unsigned char* next) {
     const GeneratorLayer& l = g.layer[layer];
-    const long rows = 2 * g.gate, pitch = rows;
-    const long begin = share(l.taps[0], member) * group_rows, stop = share(l.taps[0], member + 1) * group_rows;
-    const long end = stop < rows ? stop : rows;
+    const long rows = of_gates.rows, pitch = rows, begin = of_gates.first(), end = of_gates.stop();
     if (!g.condition) {
       for (int s = 0; s < NS; ++s)
         for (long r = begin; r < end; r += width) S::store(b.partial + s * pitch + r, S::load(l.bias + r));
     } else {
-      const long frame = g.taps ? g.first_frame[t] : t * g.frames / g.time, frame_size = g.layers * rows;
+      const long frame_size = g.layers * rows;
       for (int s = 0; s < NS; ++s) {
         const float* from = g.condition + ((first_stream + s) * g.frames + frame) * frame_size + layer * rows;
         for (long r = begin; r < end; r += width) {
@@ -429,7 +478,8 @@ struct Runner {
       long number = b.cursor[layer] - (g.kernel - 1 - tap) * l.dilation;
       if (number < 0) number += l.slots;
       Activation past = prepare(slot(layer, 0, number), g.slots * g.channels, g.channels, 3);
-      mine(l.taps[tap], past, b.partial, b.partial, pitch);
+      mine(of_gates, l.taps[tap], past, b.partial, b.partial,
+           tap + 2 < g.kernel ? weights(of_gates, l.taps[tap + 1]) : next);
     }
     if (layer + 2 < g.layers) {  // its oldest slot has been out of the nearest caches for a long time
       for (int s = 0; s < NS; ++s) {
@@ -440,11 +490,8 @@ struct Runner {
   }
 
   void gates(float* h) {
-    const Matrix& m = g.layer[0].taps[0];
-    const long begin = share(m, member) * group_rows, stop = share(m, member + 1) * group_rows;
-    const long end = stop < m.rows ? stop : m.rows;
     for (int s = 0; s < NS; ++s)
-      for (long r = begin; r < end; r += 32)
+      for (long r = of_gates.first(); r < of_gates.stop(); r += 32)
         for (long i = 0; i < 16; i += width) {
           const float* z = b.z + s * 2 * g.gate + r + i;
           auto both = gate<float>(S::load(z), S::load(z + 16));
@@ -452,65 +499,68 @@ struct Runner {
         }
   }
 
-  void relu_mine(const Matrix& m, float* x, long pitch) {
-    const long begin = share(m, member) * group_rows, stop = share(m, member + 1) * group_rows;
+  void relu_mine(const Share& part, float* x) {
     for (int s = 0; s < NS; ++s)
-      for (long r = begin; r < stop && r < m.rows; r += width) {
-        Vector v = S::load(x + s * pitch + r);
-        S::store(x + s * pitch + r, v < 0.0f ? Vector{} : v);  // NaN stays
+      for (long r = part.first(); r < part.stop(); r += width) {
+        Vector v = S::load(x + s * part.rows + r);
+        S::store(x + s * part.rows + r, v < 0.0f ? Vector{} : v);  // NaN stays
       }
   }
 
-  void fill(const float* from, float* to, long rows) {
-    for (int s = 0; s < NS; ++s) memcpy(to + s * rows, from, rows * sizeof(float));
-  }
-
-  void fill_mine(const Matrix& m, const float* from, float* to) {
-    const long begin = share(m, member) * group_rows, stop = share(m, member + 1) * group_rows;
-    const long end = stop < m.rows ? stop : m.rows;
-    if (begin < end)
-      for (int s = 0; s < NS; ++s) memcpy(to + s * m.rows + begin, from + begin, (end - begin) * sizeof(float));
+  void fill_mine(const Share& part, const float* from, float* to) {
+    for (int s = 0; s < NS; ++s)
+      for (long r = part.first(); r < part.stop(); r += width) S::store(to + s * part.rows + r, S::load(from + r));
   }
 
   void step(long t) {
     for (int s = 0; s < NS; ++s) first_layer(g, b.last + s * 2, b.x + s * g.channels);
-    fill_mine(g.layer[0].skip, g.skip_bias, b.skip);
-    look_back(0, t);
+    fill_mine(of_skip, g.skip_bias, b.skip);
+    const long frame = !g.condition ? 0 : g.taps ? g.first_frame[t] : t * g.frames / g.time;
+    look_back(0, t, frame, weights(of_gates, g.layer[0].taps[g.kernel - 1]));
     Activation before{}, now{};
     for (long layer = 0; layer < g.layers; ++layer) {
       const GeneratorLayer& l = g.layer[layer];
+      const bool final = layer + 1 == g.layers;
+      const unsigned char* newest = final ? weights(of_hidden, g.hidden_matrix)
+                                          : weights(of_gates, g.layer[layer + 1].taps[g.kernel - 1]);
+      const unsigned char* inner = final ? weights(of_skip, l.skip) : l.out.weights;
+      const unsigned char* skips = layer ? weights(of_skip, g.layer[layer - 1].skip) : inner;
       float* h = b.h[layer % 3];
-      mine(l.taps[g.kernel - 1], prepare(b.x, g.channels, g.channels, 2), b.partial, b.z, 2 * g.gate);
+      mine(of_gates, l.taps[g.kernel - 1], prepare(b.x, g.channels, g.channels, 2), b.partial, b.z,
+           final ? skips : weights(of_gates, g.layer[layer + 1].taps[0]));
       gates(h);
       arrive(crew, member);
-      if (layer + 1 < g.layers) look_back(layer + 1, t);
-      if (layer) mine(g.layer[layer - 1].skip, before, b.skip, b.skip, g.skip);
+      if (!final) look_back(layer + 1, t, frame, skips);
+      if (layer) mine(of_skip, g.layer[layer - 1].skip, before, b.skip, b.skip, inner);
       wait(crew, member);
       if (member == 0)  // not earlier: the others have now read the slot's old content
         for (int s = 0; s < NS; ++s)
           memcpy(slot(layer, s, b.cursor[layer]), b.x + s * g.channels, g.channels * sizeof(float));
       if (++b.cursor[layer] == l.slots) b.cursor[layer] = 0;
       now = prepare(h, g.gate, g.gate, layer % 2);
-      if (layer + 1 < g.layers) {
+      if (!final) {
         for (int s = 0; s < NS; ++s)
           for (long c = 0; c < g.channels; c += width) {
             float* x = b.x + s * g.channels + c;
             S::store(x, S::load(x) * g.residual_scale + S::load(l.out_bias + c));
           }
-        multiply<precision, NS, vnni>(l.out, 0, (l.out.rows + group_rows - 1) / group_rows, now, b.x, b.x, g.channels);
+        multiply<precision, NS, vnni>(l.out, 0, (l.out.rows + group_rows - 1) / group_rows, now, b.x, b.x, g.channels,
+                                      newest);
       } else {
-        mine(l.skip, now, b.skip, b.skip, g.skip);
+        mine(of_skip, l.skip, now, b.skip, b.skip, newest);
       }
       before = now;
     }
-    relu_mine(g.layer[0].skip, b.skip, g.skip);
+    relu_mine(of_skip, b.skip);
     meet(crew, member);
-    fill_mine(g.hidden_matrix, g.hidden_bias, b.hidden);
-    mine(g.hidden_matrix, prepare(b.skip, g.skip, g.skip, 2), b.hidden, b.hidden, g.hidden);
-    relu_mine(g.hidden_matrix, b.hidden, g.hidden);
+    fill_mine(of_hidden, g.hidden_bias, b.hidden);
+    mine(of_hidden, g.hidden_matrix, prepare(b.skip, g.skip, g.skip, 2), b.hidden, b.hidden,
+         weights(of_last, g.last_matrix));
+    relu_mine(of_hidden, b.hidden);
     meet(crew, member);
-    fill_mine(g.last_matrix, g.last_bias, b.logits);
-    mine(g.last_matrix, prepare(b.hidden, g.hidden, g.hidden, 2), b.logits, b.logits, g.logits);
+    fill_mine(of_last, g.last_bias, b.logits);
+    mine(of_last, g.last_matrix, prepare(b.hidden, g.hidden, g.hidden, 2), b.logits, b.logits,
+         weights(of_gates, g.layer[0].taps[0]));
     meet(crew, member);
     for (int s = 0; s < NS; ++s) {  // every member for itself: all come to the same
       const long stream = first_stream + s;
