@@ -119,16 +119,14 @@ def inputs_for(model: nn.Module, mel: Tensor, rng: SampleRng | None = None) -> t
 
 
 def to_program(model: nn.Module) -> torch.export.ExportedProgram:
-    """A vocoder -> a program of core ATen operations; batch 1, any number of frames (some models need a few)."""
+    """A vocoder -> a program of ATen operations; batch 1, any number of frames from 2 on (MelGAN: 4)."""
     model = model.eval()
     draws = draws_of(model)
     inputs = inputs_for(model, torch.full((1, model.config.mel.n_mels, FRAMES), model.config.mel.lowest))
     frames = {2: torch.export.Dim.DYNAMIC}
+    shapes = {"mel": frames, "noise": tuple(frames for _ in draws)} if draws else {"mel": frames}
     with torch.no_grad(), _quiet():
-        program = torch.export.export(
-            Exported(model, draws), inputs, dynamic_shapes={"mel": frames, "noise": tuple(frames for _ in draws)},
-        )
-        return program.run_decompositions()
+        return torch.export.export(Exported(model, draws), inputs, dynamic_shapes=shapes)
 
 
 def save_program(model: nn.Module, path: str | Path) -> None:
