@@ -4,6 +4,8 @@ TABLE = {
     "melstats": "evaluation.embedders.melstats:MelStats",
     "musicnn": "evaluation.embedders.musicnn:MusicNN",
     "musicnn_mtt": "evaluation.embedders.musicnn:MusicNNMTT",
+    "panns": "evaluation.embedders.panns:PANNs",
+    "panns_32k": "evaluation.embedders.panns:PANNs32k",
     "vggish": "evaluation.embedders.vggish:VGGish",
     "vggish_google": "evaluation.embedders.vggish:VGGishGoogle",
     "vggish_pca": "evaluation.embedders.vggish:VGGishPCA",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
+import pickle
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -59,6 +61,17 @@ def read_weights(file: str, *, sha256: str, source: str, weights: str | Path | N
     looked = ", ".join(str(folder) for folder in folders) or "no folder (neither --weights nor AUDIOGEN_WEIGHTS is set)"
     raise UserError(f"weights {file} not found: looked in {looked}; get it from {source} (sha256 {sha256[:12]}...) and "
                     "name its folder with --weights or AUDIOGEN_WEIGHTS, or use --embedder melstats, which needs none")
+
+
+def read_tensors(data: bytes, *, what: str) -> dict[str, Tensor]:
+    """A torch file's tensors; Python objects in it are not run. `what`: its name, for the error."""
+    try:
+        found = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as reason:
+        raise UserError(f"{what} is no file of tensors ({str(reason).splitlines()[0]})") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{what} holds a {type(found).__name__}, not a dictionary of tensors")
+    return found
 
 
 def windows(frames: Tensor, length: int, hop: int) -> Tensor:

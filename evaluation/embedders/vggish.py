@@ -14,8 +14,6 @@ the same numbers. Published tools disagree on what comes last, so each way has a
 from __future__ import annotations
 
 import hashlib
-import io
-import pickle
 from pathlib import Path
 
 import torch
@@ -24,7 +22,7 @@ from torch.nn import functional as F
 
 from audiogen.core.checkpoint import load_state
 from audiogen.core.errors import UserError
-from evaluation.embedders.base import in_blocks, read_weights, windows
+from evaluation.embedders.base import in_blocks, read_tensors, read_weights, windows
 from evaluation.embedders.melstats import FRAME, HOP, PATCH, vggish_log_mel
 
 SOURCE = "github.com/harritaylor/torchvggish, release v0.1"
@@ -69,11 +67,11 @@ class VGGish(nn.Module):
         data = read_weights(self.file, sha256=self.sha256, source=SOURCE, weights=weights)
         digest = hashlib.sha256(data)
         self.network = VGGishNetwork()
-        load_state(self.network, _tensors(data, self.file), what=self.file)
+        load_state(self.network, read_tensors(data, what=self.file), what=self.file)
         if self.pca:
             data = read_weights(self.pca_file, sha256=self.pca_sha256, source=SOURCE, weights=weights)
             digest.update(data)
-            found = _tensors(data, self.pca_file)
+            found = read_tensors(data, what=self.pca_file)
             shapes = {name: tuple(value.shape) for name, value in found.items()}
             if shapes != {"pca_eigen_vectors": (128, 128), "pca_means": (128, 1)}:
                 raise UserError(f"{self.pca_file} does not hold pca_eigen_vectors (128, 128) and pca_means (128, 1)")
@@ -119,11 +117,3 @@ class VGGishPCA(VGGish):
     name, pca = "vggish_pca", True
     note = "VGGish with PCA and 8-bit quantisation; parity with the original unverified here (no weights at hand)"
 
-
-def _tensors(data: bytes, what: str) -> dict[str, Tensor]:
-    """A torch file's tensors; Python objects in it are not run."""
-    try:
-        found = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as reason:
-        raise UserError(f"{what} is no file of tensors ({str(reason).splitlines()[0]})") from None
-    return {key: torch.as_tensor(value) for key, value in found.items()}

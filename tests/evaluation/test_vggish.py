@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import io
 
 import pytest
 import torch
 from torch import nn
 
 from audiogen.core.errors import UserError
-from evaluation.embedders import vggish
-from evaluation.embedders.base import read_weights
+from evaluation.embedders.base import read_tensors, read_weights
 from evaluation.embedders.vggish import VGGish, VGGishGoogle, VGGishNetwork, VGGishPCA, VGGishReLU
 
 
@@ -82,9 +82,7 @@ def test_without_weights_the_way_out_is_named(tmp_path, monkeypatch):
 
 
 def test_a_file_of_objects_is_not_run():
-    import io
-
     buffer = io.BytesIO()
     torch.save(nn.Conv1d(1, 1, 1), buffer)
     with pytest.raises(UserError, match="no file of tensors"):
-        vggish._tensors(buffer.getvalue(), "w.pth")
+        read_tensors(buffer.getvalue(), what="w.pth")
