@@ -34,7 +34,7 @@ class Upsampling(NamedTuple):
         """
         if frames < 1 or reach < 0:
             raise ValueError(f"frames={frames} must be positive and reach={reach} not negative")
-        taps = min(2 * reach + 1, frames)
+        taps = frames if frames <= 2 * reach else 2 * reach + 1  # no min(): it would be unknown in an exported graph
         # Combs: the frames that one of them sets lie `taps` apart, so a step reads at most one of each comb.
         number = torch.arange(frames, device=device)
         combs = (number % taps == torch.arange(taps, device=device)[:, None]).float()[None]  # (1, taps, frames)
@@ -50,6 +50,14 @@ def upsample(condition: Tensor, first: Tensor | None, weights: Tensor | None, ti
     """condition (batch, channels, frames) -> (batch, channels, time); `first` and `weights` as in `Upsampling`."""
     if first is None or weights is None:
         return condition.repeat_interleave(time // condition.shape[2], dim=2)
+    frames = condition.shape[2]
+    if condition.device.type == "cpu" and time % frames == 0 and not torch.compiler.is_compiling():
+        own = first.view(frames, -1)
+        if bool((own == own[:, :1]).all()):  # as `Upsampling.of` makes them: one small matrix product a frame
+            read = own[:, :1] + torch.arange(weights.shape[1])
+            band = weights.to(condition.dtype).unflatten(0, (frames, -1))                     # (frames, hop, taps)
+            return torch.einsum("bcfj,fhj->bcfh", condition[:, :, read], band).flatten(2)
+    first = first.long()  # ONNX gathers by no other type
     return sum(condition[:, :, first + tap] * weights[:, tap].to(condition.dtype) for tap in range(weights.shape[1]))
 
 
