@@ -10,10 +10,12 @@ if "audiogen.ops.build" not in sys.orig_argv:
     from audiogen.ops.dilated_conv1d import dilated_conv1d, dilated_conv1d_step, step_state
     from audiogen.ops.gated_dilated_layer import channels_last, gated_dilated_layer
     from audiogen.ops.library import load
+    from audiogen.ops.references import register
     from audiogen.ops.upsampling import Upsampling
 
     __all__ = [
         "Upsampling", "channels_last", "dilated_conv1d", "dilated_conv1d_step", "gated_dilated_layer", "step_state",
     ]
 
+    register()
     load()

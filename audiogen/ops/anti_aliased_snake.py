@@ -81,8 +81,7 @@ def _check(x: Tensor, alpha: Tensor, beta: Tensor, filter_up: Tensor, filter_dow
             raise ValueError(f"a filter of shape {tuple(taps.shape)}: (taps,) with an even number of taps is needed")
 
 
-@torch.library.custom_op("audiogen::anti_aliased_snake", mutates_args=())
-def _operator(
+def operator_reference(
     x: Tensor, alpha: Tensor, beta: Tensor, filter_up: Tensor, filter_down: Tensor, logscale: bool
 ) -> Tensor:
     _check(x, alpha, beta, filter_up, filter_down)
@@ -98,6 +97,9 @@ def _operator(
         for source, target in zip(rows, y, strict=True):
             _one_clip(source, target, alpha, inverse_beta, up, down)
         return _like(x, y)
+
+
+_operator = torch.library.custom_op("audiogen::anti_aliased_snake", operator_reference, mutates_args=())
 
 
 @_operator.register_fake
@@ -163,8 +165,7 @@ def _pick(taps: Tensor, index: Tensor) -> Tensor:
     return taps[index.clamp(0, taps.shape[0] - 1)] * inside
 
 
-@torch.library.custom_op("audiogen::anti_aliased_snake_backward", mutates_args=())
-def _backward_operator(
+def backward_reference(
     grad: Tensor, x: Tensor, alpha: Tensor, beta: Tensor, filter_up: Tensor, filter_down: Tensor, logscale: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of x, alpha and beta. u is made again: keeping it would cost twice the memory of x.
@@ -198,6 +199,9 @@ def _fold(grad: Tensor, before: int, after: int) -> Tensor:
     inner[..., 0] += grad[..., :before].sum(2)
     inner[..., -1] += grad[..., grad.shape[2] - after :].sum(2)
     return inner
+
+
+_backward_operator = torch.library.custom_op("audiogen::anti_aliased_snake_backward", backward_reference, mutates_args=())
 
 
 @_backward_operator.register_fake
