@@ -151,7 +151,7 @@ def test_every_preset_has_fields_of_its_family_and_fits_its_segment(capsys):
     known = presets()
     assert {"hifigan_v1", "vocos", "parallel_wavegan"} <= set(known)
     for name, (_, config) in known.items():
-        recipe = vocoder("--preset", name)
+        recipe = load_recipe("vocoder").specialise(["--preset", name])()
         assert recipe.model == config and recipe.train.run.name == name
         assert recipe.data.frames >= 2 * (getattr(config, "context_frames", None) or 0) + 1
     assert vocoder("--preset=hifigan_v1").losses.discriminator.kinds == ("multi_period", "multi_scale")
