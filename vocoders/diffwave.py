@@ -195,8 +195,9 @@ class DiffWave(nn.Module):
 
     def _keep(self, spectrogram: Tensor) -> list[Tensor]:
         """Conditions of the first layers: the same at every step, and a quarter of a layer's work. They are as long as
-        the clip, so only so many are kept as fit into KEPT_BYTES; in training none, for each would be saved anyway."""
-        if torch.is_grad_enabled():
+        the clip, so only so many are kept as fit into KEPT_BYTES. With gradients none are, for each would be saved
+        anyway, and none in a graph that is captured for clips of any length."""
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
             return []
         one = spectrogram[:, 0].numel() * 2 * self.config.channels * spectrogram.element_size()
         return [layer.condition(spectrogram) for layer in self.residual_layers[: KEPT_BYTES // one]]
