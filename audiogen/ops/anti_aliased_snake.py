@@ -201,7 +201,9 @@ def _fold(grad: Tensor, before: int, after: int) -> Tensor:
     return inner
 
 
-_backward_operator = torch.library.custom_op("audiogen::anti_aliased_snake_backward", backward_reference, mutates_args=())
+_backward_operator = torch.library.custom_op(
+    "audiogen::anti_aliased_snake_backward", backward_reference, mutates_args=()
+)
 
 
 @_backward_operator.register_fake

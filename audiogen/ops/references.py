@@ -1,7 +1,7 @@
 """The references once more, as ops that no kernel takes the place of: `audiogen::<op>_reference`.
 
-CUDA kernels take float32, bfloat16 and float16 and channels in multiples of 8. For anything else their C++ calls the op of
-the same schema here, through the dispatcher, so that every case works everywhere.
+CUDA kernels take float32, bfloat16 and float16 and channels in multiples of 8. For anything else their C++ calls the op
+of the same schema here, through the dispatcher, so that every case works everywhere.
 """
 
 from __future__ import annotations
