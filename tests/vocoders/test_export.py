@@ -10,6 +10,7 @@ from audiogen.core.checkpoint import save_checkpoint
 from audiogen.core.errors import UserError
 from audiogen.core.mel_format import MelFormat
 from audiogen.core.rng import SampleRng
+from vocoders.diffwave import DiffWave, DiffWaveConfig
 from vocoders.export import draws_of, inputs_for, save_onnx, save_program
 from vocoders.griffin_lim import GriffinLim, GriffinLimConfig
 from vocoders.hifigan import HiFiGAN, HiFiGANConfig
@@ -23,6 +24,9 @@ BUILD = {
     "vocos": lambda: Vocos(VocosConfig(FORMAT, channels=8, hidden=16, layers=1)),
     "hifigan": lambda: HiFiGAN(HiFiGANConfig(**HIFIGAN)),
     "bigvgan": lambda: HiFiGAN(HiFiGANConfig(**HIFIGAN, activation="snakebeta", final="clamp")),
+    "diffwave": lambda: DiffWave(DiffWaveConfig(
+        mel=FORMAT, channels=8, layers=2, cycle=2, upsample_scales=(4, 4), embedding=16, schedule=(1e-4, 0.5),
+    )),
     "parallel_wavegan": lambda: ParallelWaveGAN(ParallelWaveGANConfig(
         mel=FORMAT, bands=1, channels=8, skip_channels=8, layers=2, stacks=1, frame_channels=0, upsample_scales=(4, 4),
         excitation="noise", iterations=0, refine=0,
@@ -44,7 +48,7 @@ def expected(model: nn.Module, mel: torch.Tensor) -> torch.Tensor:
         return model(mel, rng=SampleRng(5))
 
 
-@pytest.mark.parametrize("name", ["bigvgan", "parallel_wavegan"])  # vocos: below, by the command
+@pytest.mark.parametrize("name", ["bigvgan", "diffwave"])  # vocos: below, by the command
 def test_a_program_is_the_model_at_any_length_and_knows_nothing_of_ours(tmp_path, name) -> None:
     model = build(name)
     save_program(model, tmp_path / "m.pt2")
