@@ -185,3 +185,27 @@ def test_what_cannot_work_is_said_before_the_first_step(sounds, tmp_path):
         with pytest.raises(UserError, match=said):
             vocoder(*words).run()
     assert not (tmp_path / "run" / "states").exists()
+
+
+def test_a_published_file_is_tuned_with_the_config_beside_it(sounds, tmp_path):
+    """HiFi-GAN's layout: {"generator": state} and config.json."""
+    import torch
+
+    from vocoders.hifigan import HiFiGAN, HiFiGANConfig
+
+    torch.manual_seed(0)
+    model = HiFiGAN(HiFiGANConfig(channels=16))
+    torch.save({"generator": model.state_dict()}, tmp_path / "g_00000001")
+    (tmp_path / "config.json").write_text(json.dumps({
+        "resblock": "1", "upsample_rates": [8, 8, 2, 2], "upsample_kernel_sizes": [16, 16, 4, 4],
+        "upsample_initial_channel": 16, "resblock_kernel_sizes": [3, 7, 11],
+        "resblock_dilation_sizes": [[1, 3, 5], [1, 3, 5], [1, 3, 5]], "num_mels": 80, "n_fft": 1024, "hop_size": 256,
+        "win_size": 1024, "sampling_rate": 22050, "fmin": 0, "fmax": 8000,
+    }))
+    file, run = tmp_path / "g_00000001", tmp_path / "run"
+    recipe = vocoder("--init", file, "--data.folder", sounds, "--train.run", run, *SHORT)
+    assert recipe.model.channels == 16 and recipe.model.mel.f_max == 8000.0 and recipe.losses.start == 1
+    assert recipe.run() == 0
+    tuned = load_checkpoint(run / "model", room="vocoder")
+    assert tuned.name == "hifigan" and not torch.equal(tuned.model.conv_pre.weight, model.conv_pre.weight)
+    assert (tuned.model.conv_pre.weight - model.conv_pre.weight).abs().max() < 0.05  # went on from there

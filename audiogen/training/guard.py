@@ -67,7 +67,7 @@ class Guard:
     def error(self) -> UserError:
         again = f", again after going back to {self.folder / 'states'}" if self.went_back else ""
         return UserError(
-            f"{self._what()}{f', the {self.in_a_row}th in a row' if self.in_a_row > 1 else ''}{again}; "
+            f"{self._what()}{f', number {self.in_a_row} in a row' if self.in_a_row > 1 else ''}{again}; "
             f"{self.folder / 'nan.json'} describes the batch. Lower --train.learning-rate or look at its samples; the "
             "same command goes on from the last state"
         )

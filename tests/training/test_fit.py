@@ -214,7 +214,7 @@ class Poisoned(ToyTask):
 
 
 def test_nan_that_stays_stops_the_run_and_names_the_samples(tmp_path, capsys):
-    with pytest.raises(UserError, match="nan at step 2, the 3th in a row"):
+    with pytest.raises(UserError, match="nan at step 2, number 3 in a row"):
         fit(Poisoned(lambda step: True), Data(), config(tmp_path, patience=2), collate=collate)
     assert json.loads((tmp_path / "run" / "nan.json").read_text())["sample_ids"] == [8, 9, 10, 11]
     assert "nan at step 0: the batch is skipped" in capsys.readouterr().out

@@ -39,8 +39,8 @@ class ConstantQ(nn.Module):
         highest = f_min * 2 ** (octaves - 1 / bins_per_octave)
         if octaves < 1 or highest > 0.5 * sample_rate:
             fits = int(math.log2(0.5 * sample_rate / f_min))
-            raise UserError(f"{octaves} octaves from {f_min:.1f} Hz end at {highest:.0f} Hz, which {sample_rate} samples "
-                            f"a second do not carry: choose at most {fits} octaves")
+            raise UserError(f"{octaves} octaves from {f_min:.1f} Hz end at {highest:.0f} Hz, which {sample_rate} "
+                            f"samples a second do not carry: choose at most {fits} octaves")
         if hop_length % 2 ** (octaves - 1):
             raise UserError(f"hop length {hop_length} must be a multiple of {2 ** (octaves - 1)} for {octaves} octaves")
         self.quality = 1.0 / (2 ** (1 / bins_per_octave) - 1)                     # Q: periods in a kernel
