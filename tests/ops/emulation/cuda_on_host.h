@@ -5,8 +5,9 @@
 // warp-wide instruction (shuffle, ldmatrix, mma), or while it spins on memory. What makes faults visible:
 //   * shared memory begins as NaN (0xFF bytes) and ends in a guard zone that is checked;
 //   * cp.async lands only when it is waited for, never earlier;
-//   * the order in which fibers run is chosen by AUDIOGEN_EMULATION_ORDER (0 forward, 1 backward, n shuffled by seed n),
-//     so a missing barrier gives different results in one of the orders;
+//   * the order in which fibers run is chosen by AUDIOGEN_EMULATION_ORDER, so that a missing barrier gives different
+//     results in one of the orders: 0 forward, 1 backward, 2 and 3 one warp as far as it gets while all others stand still
+//     (the first one, or the last), n > 3 shuffled by seed n;
 //   * lanes of a warp that meet in different instructions, threads that leave while others wait at a barrier, and blocks
 //     that wait for each other for ever abort with a message;
 //   * misaligned 16-byte accesses abort.
@@ -129,6 +130,7 @@ inline void release(std::vector<Fiber*>& fibers) {
 inline void barrier(int id, int threads) {
     Fiber& fiber = me();
     Barrier& here = fiber.home->barriers[id];
+    machine().progress = true;
     here.waiting.push_back(&fiber);
     if (static_cast<int>(here.waiting.size()) == threads) release(here.waiting);
     to_scheduler();
@@ -147,6 +149,7 @@ void warp_wide(const void* operation, void* arguments, F&& work) {
     Fiber& fiber = me();
     Warp& warp = fiber.home->warps[fiber.warp];
     if (warp.arrived && warp.operation != operation) fail("lanes of one warp meet in different instructions");
+    machine().progress = true;
     warp.operation = operation;
     warp.arguments[fiber.lane] = arguments;
     warp.fibers[fiber.lane] = &fiber;
@@ -179,7 +182,18 @@ inline void run_fiber(Fiber* fiber) {
 inline void arrange(std::vector<Fiber*>& fibers) {
     Machine& m = machine();
     if (m.order == 1) std::reverse(fibers.begin(), fibers.end());
-    if (m.order > 1) std::shuffle(fibers.begin(), fibers.end(), m.shuffle);
+    if (m.order > 3) std::shuffle(fibers.begin(), fibers.end(), m.shuffle);
+}
+
+/// Leave the fibers of the first (or last) warp in `fibers`; -> the others.
+inline std::vector<Fiber*> all_but_one_warp(std::vector<Fiber*>& fibers, bool last) {
+    auto key = [](const Fiber* fiber) { return std::make_pair(fiber->home, fiber->warp); };
+    auto less = [&](const Fiber* a, const Fiber* b) { return a->warp < b->warp; };
+    const Fiber* chosen = last ? *std::max_element(fibers.begin(), fibers.end(), less) : *std::min_element(fibers.begin(), fibers.end(), less);
+    std::vector<Fiber*> others;
+    std::copy_if(fibers.begin(), fibers.end(), std::back_inserter(others), [&](Fiber* fiber) { return key(fiber) != key(chosen); });
+    fibers.erase(std::remove_if(fibers.begin(), fibers.end(), [&](Fiber* fiber) { return key(fiber) != key(chosen); }), fibers.end());
+    return others;
 }
 
 /// Run these blocks together until all their threads have ended.
@@ -223,8 +237,11 @@ inline void run_blocks(std::vector<dim3> indices, size_t shared_bytes) {
     while (!m.ready.empty()) {
         arrange(m.ready);
         m.next.clear();
+        std::vector<Fiber*> standing;
+        if ((m.order == 2 || m.order == 3) && !idle) standing = all_but_one_warp(m.ready, m.order == 3);
         m.progress = false;
         for (Fiber* fiber : m.ready) run_fiber(fiber);
+        m.next.insert(m.next.end(), standing.begin(), standing.end());
         idle = m.progress ? 0 : idle + 1;
         if (idle > 20000) fail("blocks wait for each other for ever");
         m.ready.swap(m.next);

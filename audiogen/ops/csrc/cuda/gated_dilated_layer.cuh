@@ -154,12 +154,12 @@ __global__ void __launch_bounds__(kThreads) gated_layer_kernel(Layer<T> p, Layer
             store_pack(reinterpret_cast<T*>(h + row * stride) + gate, pack);
         });
     }
-    __syncthreads();  // h is complete
 
     const int channels = o.out_weight ? p.channels : 0, columns = channels + p.skip_channels;
     const Segment<T> segment = {p.x, 0, 0, p.gate, nullptr};
     for (int first_column = 0; first_column < columns; first_column += Gemm::kColumns) {
         clear(sums);
+        // Its first barrier also says that h is complete.
         Gemm::run(sums, dynamic_shared(), &segment, 1, 0, M, [&](const Segment<T>&, int n) -> const T* {
             n += first_column;
             if (n < channels) return o.out_weight + static_cast<int64_t>(n) * p.gate;
