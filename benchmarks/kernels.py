@@ -31,6 +31,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from audiogen.ops import channels_last, dilated_conv1d, dilated_conv1d_step, library, step_state  # noqa: E402
+from audiogen.ops.anti_aliased_snake import anti_aliased_snake, anti_aliased_snake_reference  # noqa: E402
 from audiogen.ops.dilated_conv1d import conv_reference, step_reference  # noqa: E402
 from audiogen.ops.gated_dilated_layer import layer, layer_in_place, layer_reference  # noqa: E402
 
@@ -103,7 +104,7 @@ def measure_ceilings(benchmark: Benchmark) -> dict[str, float]:
         return {}
     native = ctypes.CDLL(str(path))
     native.audiogen_multiply_adds.restype = ctypes.c_double
-    native.audiogen_read_numbers.argtypes = [ctypes.c_void_p, ctypes.c_long]
+    native.audiogen_read_numbers.argtypes = [ctypes.c_void_p, ctypes.c_long, ctypes.c_long]
     found = {"gflops": native.audiogen_multiply_adds(1) * 1e6}
     found["gflops"] /= benchmark.seconds(lambda: native.audiogen_multiply_adds(ctypes.c_long(1_000_000))) * 1e9
     for name, size in (("L1_GB_per_second", 2**14), ("L2_GB_per_second", 2**18), ("memory_GB_per_second", 2**27)):
@@ -111,8 +112,7 @@ def measure_ceilings(benchmark: Benchmark) -> dict[str, float]:
         times = max(1, 2**22 // size)
 
         def read(numbers: Tensor = numbers, times: int = times) -> None:
-            for _ in range(times):
-                native.audiogen_read_numbers(numbers.data_ptr(), numbers.numel())
+            native.audiogen_read_numbers(numbers.data_ptr(), numbers.numel(), times)
 
         found[name] = size * times / benchmark.seconds(read) / 1e9
     return found
@@ -196,6 +196,29 @@ def dilated_conv1d_step_rows(benchmark: Benchmark) -> Iterator[Row]:
             )
 
 
+def anti_aliased_snake_rows(benchmark: Benchmark) -> Iterator[Row]:
+    """As in BigVGAN: many channels at a low rate, few at a high one. 62 operations a number, a sine counted as 12."""
+    torch.manual_seed(0)
+    for channels, time_ in ((768, 1024), (48, 16384)):
+        x, alpha = torch.randn(1, channels, time_), 0.1 * torch.randn(channels)
+        taps = torch.hann_window(14)[1:-1]
+        taps = taps / taps.sum()
+        numbers = x.numel()
+        counts = {"steps": time_, "flop": 62 * numbers, "number_bytes": 8 * numbers}
+        trained = {"steps": time_, "flop": 3 * 62 * numbers, "number_bytes": 20 * numbers}
+        for path, function in (("native", anti_aliased_snake), ("plain", anti_aliased_snake_reference)):
+            with torch.inference_mode():
+                yield benchmark.row(f"{channels} channels", path,
+                                    lambda f=function, x=x, a=alpha, t=taps: f(x, a, a, t, t), **counts)
+            parts = [part.detach().requires_grad_() for part in (x, alpha)]
+            grad = torch.ones_like(x)
+            yield benchmark.row(
+                f"{channels} channels, with gradients", path,
+                lambda f=function, p=parts, t=taps, g=grad: torch.autograd.grad(f(p[0], p[1], p[1], t, t), p, g),
+                **trained,
+            )
+
+
 def parallel_wavegan_rows(benchmark: Benchmark) -> Iterator[Row]:
     """The whole published model, v1 at 22.05 kHz, one second; plain PyTorch in a process of its own."""
     yield _parallel_wavegan(benchmark, "native" if library.loaded("cpu") else "plain")
@@ -228,6 +251,7 @@ OPS: dict[str, Callable[[Benchmark], Iterator[Row]]] = {
     "gated_dilated_layer": gated_dilated_layer_rows,
     "dilated_conv1d": dilated_conv1d_rows,
     "dilated_conv1d_step": dilated_conv1d_step_rows,
+    "anti_aliased_snake": anti_aliased_snake_rows,
     "parallel_wavegan": parallel_wavegan_rows,
 }
 

@@ -35,6 +35,7 @@ def anti_aliased_snake(
     """
     if torch.compiler.is_exporting():
         return anti_aliased_snake_reference(x, alpha, beta, filter_up, filter_down, logscale=logscale)
+    _check(x, alpha, beta, filter_up, filter_down)
     return _operator(x, alpha, beta, filter_up, filter_down, logscale)
 
 

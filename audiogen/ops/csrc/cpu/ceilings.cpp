@@ -5,6 +5,6 @@
 
 EXPORTED double audiogen_multiply_adds(long rounds) { return AUDIOGEN_CHOOSE(multiply_adds)(rounds); }
 
-EXPORTED float audiogen_read_numbers(const float* numbers, long n) {
-  return AUDIOGEN_CHOOSE(read_numbers)(numbers, n);
+EXPORTED float audiogen_read_numbers(const float* numbers, long n, long times) {
+  return AUDIOGEN_CHOOSE(read_numbers)(numbers, n, times);
 }

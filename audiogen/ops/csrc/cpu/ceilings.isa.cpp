@@ -19,13 +19,14 @@ double multiply_adds(long rounds) {
   return 2.0 * 12 * S::width * double(rounds);
 }
 
-// The sum of n numbers, n a multiple of 128.
-float read_numbers(const float* numbers, long n) {
+// The sum of n numbers, n a multiple of 128, read `times` times.
+float read_numbers(const float* numbers, long n, long times) {
   typedef Simd<float> S;
   S::Vector sums[8] = {};
-  for (long i = 0; i < n; i += 8 * S::width)
+  for (; times > 0; --times)
+    for (long i = 0; i < n; i += 8 * S::width)
 #pragma GCC unroll 8
-    for (int j = 0; j < 8; ++j) sums[j] += S::load(numbers + i + j * S::width);
+      for (int j = 0; j < 8; ++j) sums[j] += S::load(numbers + i + j * S::width);
   for (int j = 1; j < 8; ++j) sums[0] += sums[j];
   return sums[0][0];
 }
