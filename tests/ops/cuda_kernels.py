@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from ops.emulation.emulated import emulated
 
 from audiogen.ops import library
-from ops.emulation.emulated import emulated
 
 
 class Where(NamedTuple):
@@ -44,6 +44,6 @@ def surrounded(tensor: torch.Tensor) -> torch.Tensor:
     span = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)) + 1
     margin = 64
     memory = torch.full((span + 2 * margin,), float("nan"), dtype=tensor.dtype)
-    memory = memory[(-memory.data_ptr() // tensor.element_size()) % 16 :] if margin else memory
+    memory = memory[-memory.data_ptr() // tensor.element_size() % 16 :]  # to a multiple of 16 bytes
     copy = memory[32 : 32 + span].as_strided(tensor.shape, tensor.stride())
     return copy.copy_(tensor)

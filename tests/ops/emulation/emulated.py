@@ -1,7 +1,8 @@
 """Loads CUDA kernels compiled for the CPU (cuda_on_host.h), as ops of the name space `audiogen_emulated`.
 
-The shared library holds the whole .cu file, kernels and the C++ that takes torch tensors: what runs here is what runs on a
-GPU, but for the instructions that cuda_on_host.h stands in for. Compiled once; cached by the hash of all that goes in.
+The shared library holds the whole .cu file, kernels and the C++ that takes torch tensors: what runs here is what runs
+on a GPU, but for the instructions that cuda_on_host.h stands in for. Compiled once; cached by the hash of all that
+goes in.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def sources() -> list[Path]:
 
 @functools.cache
 def emulated(name: str) -> Any:
-    """torch.ops.audiogen_emulated with the ops of csrc/cuda/<name>.cu; the test is skipped where nothing can be built."""
+    """torch.ops.audiogen_emulated with the ops of csrc/cuda/<name>.cu; skips the test where nothing can be built."""
     if sys.platform != "linux":
         pytest.skip("the emulation switches stacks as Linux does")
     try:
