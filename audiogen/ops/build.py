@@ -38,7 +38,7 @@ LEVELS = {
 }
 CPU_FLAGS = ("-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-ffp-contract=fast", "-fno-math-errno",
              "-fno-trapping-math", "-Wall", "-Wno-psabi", "-DTORCH_TARGET_VERSION=0x020a000000000000")
-CUDA_ARCHITECTURES = ("80", "90a", "100")  # sm_100 where nvcc knows it, else its newest one's PTX serves
+CUDA_ARCHITECTURES = ("80", "90a", "100")  # those that nvcc knows; what is newer gets the first one's PTX
 CUDA_FLAGS = ("-std=c++17", "-O3", "--expt-relaxed-constexpr", "-Xcompiler", "-fPIC,-fvisibility=hidden", "-DUSE_CUDA",
               "-DTORCH_TARGET_VERSION=0x020a000000000000")
 
@@ -53,7 +53,7 @@ def sources(part: str) -> list[Path]:
 
 def file_name(part: str) -> str:
     """Name of the library that today's sources and flags make."""
-    flags = (LEVELS, CPU_FLAGS) if part == "cpu" else (CUDA_ARCHITECTURES, CUDA_FLAGS)
+    flags = (LEVELS, CPU_FLAGS) if part == "cpu" else (_architectures(), CUDA_FLAGS)
     digest = hashlib.sha256(repr((flags, sys.platform, platform.machine())).encode())
     for path in sources(part):
         digest.update(path.relative_to(SOURCES).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
@@ -80,16 +80,16 @@ def build(part: str, *, folder: Path | None = None) -> Path:
     found = find(part) if folder is None else None
     if found:
         return found
-    folder = folder or _writable()
+    folder, name = folder or _writable(), file_name(part)  # now: sources may be edited while they are compiled
     with tempfile.TemporaryDirectory(prefix="audiogen-build-") as scratch:
         commands, link = (_cpu_commands if part == "cpu" else _cuda_commands)(Path(scratch))
         with concurrent.futures.ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
             list(pool.map(_run, commands))
         _run(link)
         made = Path(link[link.index("-o") + 1])
-        hidden = folder / f".{file_name(part)}.{os.getpid()}"
+        hidden = folder / f".{name}.{os.getpid()}"
         shutil.copyfile(made, hidden)
-        final = hidden.replace(folder / file_name(part))
+        final = hidden.replace(folder / name)
     for old in folder.glob(f"audiogen_{part}.*.so"):
         if old != final:
             old.unlink(missing_ok=True)
@@ -153,21 +153,32 @@ def _cpu_commands(scratch: Path) -> tuple[list[list[str]], list[str]]:
     return commands, [found, "-shared", *objects, *torch, "-o", str(scratch / "audiogen_cpu.so")]
 
 
+def _architectures() -> tuple[str, ...]:
+    """What CUDA code is made for: AUDIOGEN_CUDA_ARCHITECTURES=90a, or 80,90a and so on; a minute each on one core."""
+    named = os.environ.get("AUDIOGEN_CUDA_ARCHITECTURES")
+    return tuple(named.split(",")) if named else CUDA_ARCHITECTURES
+
+
 def _cuda_commands(scratch: Path) -> tuple[list[list[str]], list[str]]:
     found, headers = nvcc(), _headers()
     known = subprocess.run([found, "--list-gpu-code"], capture_output=True, text=True, check=False).stdout.split()
-    architectures = [name for name in CUDA_ARCHITECTURES if f"sm_{name}" in known]
+    architectures = [name for name in _architectures() if f"sm_{name}" in known]
+    if not architectures:
+        raise CannotBuild(f"{found} makes no code for sm_{', sm_'.join(_architectures())}")
     code = [f"-gencode=arch=compute_{name},code=sm_{name}" for name in architectures]
     code.append(f"-gencode=arch=compute_{architectures[0]},code=compute_{architectures[0]}")
     commands, objects = [], []
     for source in sources("cuda"):
         if source.suffix in (".cu", ".cpp"):
             objects.append(str(scratch / f"{source.stem}.o"))
-            commands.append([found, *CUDA_FLAGS, *code, "-I", str(SOURCES / "cuda"), *headers, "-c", str(source),
+            commands.append([found, *CUDA_FLAGS, *code, "--threads=0", "-I", str(SOURCES / "cuda"), *headers, "-c", str(source),
                              "-o", objects[-1]])
-    # torch's own libraries are in the process before this one is loaded, and a CPU torch, against which the files
-    # compile as well, lacks some of them: nothing is linked but the CUDA runtime.
-    return commands, [found, "-shared", "-cudart", "shared", *objects, "-o", str(scratch / "audiogen_cuda.so")]
+    # torch's libraries are in the process, but not for all to see: without their names here nothing of theirs is found.
+    # A CPU torch, against which the files compile as well, lacks libtorch_cuda; what is made there loads nowhere else.
+    libraries = _torch() / "lib"
+    torch = ["-L", str(libraries), "-Xlinker", "--no-as-needed", "-ltorch_cpu"]
+    torch += ["-ltorch_cuda"] if (libraries / "libtorch_cuda.so").is_file() else []
+    return commands, [found, "-shared", "-cudart", "static", *objects, *torch, "-o", str(scratch / "audiogen_cuda.so")]
 
 
 def _run(command: list[str]) -> None:
