@@ -171,8 +171,8 @@ def _cuda_commands(scratch: Path) -> tuple[list[list[str]], list[str]]:
     for source in sources("cuda"):
         if source.suffix in (".cu", ".cpp"):
             objects.append(str(scratch / f"{source.stem}.o"))
-            commands.append([found, *CUDA_FLAGS, *code, "--threads=0", "-I", str(SOURCES / "cuda"), *headers, "-c", str(source),
-                             "-o", objects[-1]])
+            commands.append([found, *CUDA_FLAGS, *code, "--threads=0", "-I", str(SOURCES / "cuda"), *headers,
+                             "-c", str(source), "-o", objects[-1]])
     # torch's libraries are in the process, but not for all to see: without their names here nothing of theirs is found.
     # A CPU torch, against which the files compile as well, lacks libtorch_cuda; what is made there loads nowhere else.
     libraries = _torch() / "lib"
