@@ -40,7 +40,8 @@ def network(
         normal(channels, inputs, first_kernel), normal(channels),
         normal(layers, 2 * gate, channels, kernel, fan=channels * kernel), normal(layers, 2 * gate),
         normal(layers - 1, channels, gate, fan=gate), normal(layers - 1, channels),
-        normal(layers, skip, gate, fan=gate), normal(layers, skip), normal(hidden, skip, fan=skip), normal(hidden), normal(outputs, hidden, fan=hidden / 4),
+        normal(layers, skip, gate, fan=gate), normal(layers, skip), normal(hidden, skip, fan=skip), normal(hidden),
+        normal(outputs, hidden, fan=hidden / 4),
         normal(outputs),
     )
     return pack(weights, dilations=DILATIONS, output=output, precision=precision, **more)
