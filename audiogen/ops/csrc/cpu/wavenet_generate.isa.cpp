@@ -117,13 +117,14 @@ INLINE void accumulate(Count<int(Precision::bf16)>, const unsigned char* from, l
   for (long k = 0; k < columns; k += 2, from += 4 * rows) {
     ahead.fetch<V * vector_bytes>(from);
     for (int v = 0; v < V; ++v) {
-      Whole pair = load_whole(from + v * vector_bytes);
-      Vector w0 = as_float(pair << 16), w1 = as_float(pair & high);
-      for (int s = 0; s < NS; ++s) {
-        sum[s][v] += w0 * a.numbers[s * a.pitch + k];
-        if constexpr (many_registers) odd[s][v] += w1 * a.numbers[s * a.pitch + k + 1];
-        else sum[s][v] += w1 * a.numbers[s * a.pitch + k + 1];
-      }
+      Vector w = as_float(load_whole(from + v * vector_bytes) << 16);
+      for (int s = 0; s < NS; ++s) sum[s][v] += w * a.numbers[s * a.pitch + k];
+    }
+    if constexpr (NS == 4) __asm__ volatile("" ::: "memory");  // else more is loaded at once than there are registers
+    for (int v = 0; v < V; ++v) {
+      Vector w = as_float(load_whole(from + v * vector_bytes) & high);
+      for (int s = 0; s < NS; ++s)
+        (many_registers ? odd[s][v] : sum[s][v]) += w * a.numbers[s * a.pitch + k + 1];
     }
   }
   if constexpr (many_registers)
