@@ -52,7 +52,7 @@ class OnDeviceOf {
 #else
     explicit OnDeviceOf(const Tensor& tensor) : index_(tensor.get_device_index()), guard_(index_) {
         void* stream = nullptr;
-        STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(index_, &stream));
+        TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(index_, &stream));
         stream_ = static_cast<cudaStream_t>(stream);
     }
     int shared_limit() const { return attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin); }
@@ -140,7 +140,7 @@ template <class Result, class... Arguments>
 Result reference(const char* name, const Arguments&... arguments) {
     constexpr size_t given = sizeof...(Arguments);
     std::array<StableIValue, (given > 16 ? given : 16)> stack{torch::stable::detail::from(arguments)...};
-    STABLE_TORCH_ERROR_CODE_CHECK(torch_call_dispatcher(name, "", stack.data(), TORCH_ABI_VERSION));
+    TORCH_ERROR_CODE_CHECK(torch_call_dispatcher(name, "", stack.data(), TORCH_ABI_VERSION));
     if constexpr (std::is_same_v<Result, Tensor>) return torch::stable::detail::to<Tensor>(stack[0]);
     else return torch::stable::detail::unbox_to_tuple_of(static_cast<Result*>(nullptr), stack.data());
 }
