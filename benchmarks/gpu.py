@@ -352,16 +352,49 @@ def unpack(options: argparse.Namespace) -> int:
 
 
 def kernels(options: argparse.Namespace) -> int:
-    """Build the native operations and measure them, where there are any."""
-    for module, what in (("audiogen/ops/build.py", ["-m", "audiogen.ops.build"]),
-                         ("benchmarks/kernels.py", ["benchmarks/kernels.py"])):
-        if not (ROOT / module).is_file():
-            print(f"kernels: there is no {module} yet")
-            return 0
-        done = subprocess.run([sys.executable, *what], cwd=ROOT)
-        if done.returncode:
-            return done.returncode
-    return 0
+    """Build the native operations, test them, on a GPU also under compute-sanitizer, and measure them.
+
+    Logs and figures go to $OUT. A step that fails does not keep the next ones from running; the first failure is the
+    result. On a GPU the build is for its own chip alone (a minute), and the tests are those marked "gpu".
+    """
+    if not (ROOT / "audiogen/ops/build.py").is_file():
+        print("kernels: there is no audiogen/ops/build.py yet")
+        return 0
+    out, python = Path(os.environ.get("OUT") or "runs/gpu/out"), sys.executable
+    out.mkdir(parents=True, exist_ok=True)
+    steps: list[tuple[str, list[str]]] = [("build", [python, "-m", "audiogen.ops.build"])]
+    environment = dict(os.environ)
+    if torch.cuda.is_available():
+        chip = "".join(map(str, torch.cuda.get_device_capability()))
+        environment["AUDIOGEN_CUDA_ARCHITECTURES"] = f"{chip}a" if chip == "90" else chip
+        tests = [python, "-m", "pytest", "-p", "no:cacheprovider", "-k", "gpu", *sorted(
+            str(path.relative_to(ROOT)) for path in (ROOT / "tests" / "ops").glob("test_cuda_*.py")
+        )]
+        steps.append(("test", tests))
+        toolkit = os.environ.get("CUDA_HOME") or "/usr/local/cuda"
+        sanitizer = shutil.which("compute-sanitizer") or shutil.which("compute-sanitizer", path=f"{toolkit}/bin")
+        # Generation spins on memory, which racecheck takes for a race; all else is checked by both tools.
+        quick = [part for part in tests if "wavenet_generate" not in part]
+        for tool, chosen in (("memcheck", tests), ("racecheck", quick)) if sanitizer else ():
+            steps.append((tool, [str(sanitizer), "--tool", tool, "--error-exitcode", "9", *chosen]))
+        if not sanitizer:
+            print("kernels: no compute-sanitizer here")
+        steps.append(("measure", [python, "benchmarks/kernels_cuda.py", "--out", str(out / "kernels_cuda.json")]))
+    else:
+        steps.append(("measure", [python, "benchmarks/kernels.py"]))
+    first_failure = 0
+    for name, command in steps:
+        began = time.monotonic()
+        with open(out / f"kernels_{name}.log", "w") as log:
+            try:
+                code = subprocess.run(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT,
+                                      timeout=240).returncode
+            except subprocess.TimeoutExpired:
+                code = 124
+        lines = (out / f"kernels_{name}.log").read_text(errors="replace").splitlines()
+        print(f"kernels: {name}: code {code}, {time.monotonic() - began:.0f} s", *lines[-12:], sep="\n    ", flush=True)
+        first_failure = first_failure or code
+    return first_failure
 
 
 def everything(options: argparse.Namespace) -> int:
@@ -407,7 +440,7 @@ def parser() -> argparse.ArgumentParser:
     own.add_argument("--no-wheels", dest="wheels", action="store_false")
     own.add_argument("--out", type=Path, default=Path("gpu_pack"))
     for verb, call, text in (
-        ("setup", setup, "install what is missing"), ("kernels", kernels, "build and measure native operations"),
+        ("setup", setup, "install what is missing"), ("kernels", kernels, "build, test and measure native operations"),
         ("train-generator", train_generator, "diffusion_22k"), ("train-vocoder", train_vocoder, "vocoder"),
         ("all", everything, "everything in one time budget"),
     ):
