@@ -4,7 +4,8 @@
 
 Times are medians of CUDA events around whole calls, after warming up; results of every op are compared with the
 reference before they are timed. FLOP/s count the products of the op's definition, bytes/s the tensors that must come
-and go once. Eager PyTorch gets the layout that it is fastest in. Ceilings are measured here: a large matrix product in the same type, and a copy.
+and go once. Eager PyTorch gets the layout that it is fastest in. Ceilings are measured here: a large matrix product in the
+same type, and a copy.
 """
 
 from __future__ import annotations
@@ -116,14 +117,16 @@ def snake(dtype: torch.dtype, batch: int = 4, channels: int = 192, time: int = 1
         )
         moved = 2 * x.numel() * x.element_size()
 
-        def both(call: Callable[[], Tensor], gradient: Tensor = torch.ones_like(inputs)) -> None:
+        gradient = torch.ones_like(inputs)
+
+        def both(call: Callable[[], Tensor], gradient: Tensor) -> None:
             call().backward(gradient)
 
         for variant, call in variants:
             name = f"anti_aliased_snake {str(dtype)[6:]} {layout}"
             with torch.no_grad():
                 rows.append(row(name, variant, seconds(call), 60 * x.numel(), moved, limits))
-            rows.append(row(f"{name} with backward", variant, seconds(functools.partial(both, call)),
+            rows.append(row(f"{name} with backward", variant, seconds(functools.partial(both, call, gradient)),
                             190 * x.numel(), 2.5 * moved, limits))
     return rows
 
@@ -141,8 +144,8 @@ def generation(precision: str, layers: int, skip: int, batch: int, time: int) ->
     numbers = torch.rand(batch, 1, time, device="cuda")
     state = start(packed, batch)
     took = seconds(lambda: wavenet_generate(packed, state, numbers), runs=5)
-    print(f"wavenet_generate {precision:9} {layers} layers, skip {skip}, {batch:4} streams: {time / took:10.0f} samples/s "
-          f"a stream, {batch * time / took:12.0f} together", flush=True)
+    print(f"wavenet_generate {precision:9} {layers} layers, skip {skip}, {batch:4} streams: "
+          f"{time / took:10.0f} samples/s a stream, {batch * time / took:12.0f} together", flush=True)
     return {"op": "wavenet_generate", "precision": precision, "layers": layers, "skip": skip, "streams": batch,
             "samples_per_second": batch * time / took}
 
