@@ -4,7 +4,7 @@
 
 Times are medians of CUDA events around whole calls, after warming up; results of every op are compared with the
 reference before they are timed. FLOP/s count the products of the op's definition, bytes/s the tensors that must come
-and go once. Eager PyTorch gets the layout that it is fastest in. Ceilings are measured here: a large matrix product in the
+and go once. Eager PyTorch gets the layout that it is fastest in. Ceilings: a large matrix product in the
 same type, and a copy.
 """
 
