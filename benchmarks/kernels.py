@@ -53,6 +53,9 @@ class Benchmark:
         if unknown:
             print(f"--op {', '.join(unknown)}: none of {', '.join(OPS)}", file=sys.stderr)
             return 2
+        if library.loaded("cpu") is None:
+            print(f"no native kernels to measure: {library.state()}", file=sys.stderr)
+            return 2
         torch.set_num_threads(self.threads)
         ceilings, rows = measure_ceilings(self), []
         print(f"{library.state()}; {_processor()}; torch {torch.__version__}; {self.threads} thread(s)")
@@ -63,7 +66,7 @@ class Benchmark:
         ceilings = {name: max(value, again) for (name, value), again in
                     zip(ceilings.items(), measure_ceilings(self).values(), strict=True)}
         for row in rows:
-            if ceilings and "gflops" in row:
+            if "gflops" in row:
                 row["share_of_peak"] = row["gflops"] / (ceilings["gflops"] * self.threads)
         result = {
             "kernels": library.state(), "machine": _processor(), "torch": torch.__version__, "threads": self.threads,
@@ -98,11 +101,8 @@ class Benchmark:
 
 
 def measure_ceilings(benchmark: Benchmark) -> dict[str, float]:
-    """Of one core: GFLOP/s, and GB/s read from an array of 16 KB, 256 KB and 128 MB. Empty without native kernels."""
-    path = library.loaded("cpu")
-    if path is None:
-        return {}
-    native = ctypes.CDLL(str(path))
+    """Of one core: GFLOP/s, and GB/s read from an array of 16 KB, 256 KB and 128 MB."""
+    native = ctypes.CDLL(str(library.loaded("cpu")))
     native.audiogen_multiply_adds.restype = ctypes.c_double
     native.audiogen_read_numbers.argtypes = [ctypes.c_void_p, ctypes.c_long, ctypes.c_long]
     found = {"gflops": native.audiogen_multiply_adds(1) * 1e6}
@@ -221,15 +221,14 @@ def anti_aliased_snake_rows(benchmark: Benchmark) -> Iterator[Row]:
 
 def parallel_wavegan_rows(benchmark: Benchmark) -> Iterator[Row]:
     """The whole published model, v1 at 22.05 kHz, one second; plain PyTorch in a process of its own."""
-    yield _parallel_wavegan(benchmark, "native" if library.loaded("cpu") else "plain")
-    if library.loaded("cpu"):
-        code = (f"import json, sys; sys.path[:0] = {[str(ROOT), str(ROOT / 'benchmarks')]!r}; import kernels, torch;"
-                f"torch.set_num_threads({benchmark.threads});"
-                f"print(json.dumps(kernels._parallel_wavegan(kernels.Benchmark(threads={benchmark.threads}, runs=3),"
-                " 'plain')))")
-        said = subprocess.run([sys.executable, "-c", code], env={**os.environ, "AUDIOGEN_KERNELS": "off"}, check=True,
-                              capture_output=True, text=True).stdout
-        yield json.loads(said.splitlines()[-1])
+    yield _parallel_wavegan(benchmark, "native")
+    code = (f"import json, sys; sys.path[:0] = {[str(ROOT), str(ROOT / 'benchmarks')]!r}; import kernels, torch;"
+            f"torch.set_num_threads({benchmark.threads});"
+            f"print(json.dumps(kernels._parallel_wavegan(kernels.Benchmark(threads={benchmark.threads}, runs=3),"
+            " 'plain')))")
+    said = subprocess.run([sys.executable, "-c", code], env={**os.environ, "AUDIOGEN_KERNELS": "off"}, check=True,
+                          capture_output=True, text=True).stdout
+    yield json.loads(said.splitlines()[-1])
 
 
 def _parallel_wavegan(benchmark: Benchmark, path: str) -> Row:
