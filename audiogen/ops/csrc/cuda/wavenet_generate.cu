@@ -29,8 +29,8 @@ struct Way {
     Kernel kernel;
 };
 
-/// Clusters where a chain fits into one, else cooperative blocks with weights in shared memory, else with weights in L2. As many streams a chain as
-/// the batch needs on the chains that there are, or as fit. Empty: not even one stream fits.
+/// Clusters where a chain fits into one, else cooperative blocks with weights in shared memory, else with weights in L2. Empty: not even one stream
+/// fits.
 std::optional<Way> find_way(const Generation& base, const OnDeviceOf& device) {
     for (const bool cluster : {true, false}) {
         for (const bool resident : {true, false}) {
@@ -47,13 +47,19 @@ std::optional<Way> find_way(const Generation& base, const OnDeviceOf& device) {
                 p.chains = p.chains < p.batch ? p.chains : p.batch;
                 return p.chains > 0 ? std::optional<Way>(Way{p, cluster, kernel}) : std::nullopt;
             };
-            std::optional<Way> way = attempt(1);
-            if (!way) continue;
-            for (int streams = (base.batch + way->p.chains - 1) / way->p.chains; streams > 1; streams = streams / 2) {
-                const std::optional<Way> wider = attempt(streams);
-                if (wider && wider->p.blocks() <= way->p.blocks()) return wider;
+            // Streams of a chain follow each other: more of them fill it, until they wait for the busiest block; but their inboxes take room from weights.
+            std::optional<Way> best;
+            int64_t least = 0;
+            for (int streams = 1; streams < 2 * base.batch && streams <= 256; streams *= 2) {
+                const std::optional<Way> way = attempt(streams < base.batch ? streams : base.batch);
+                if (!way) break;
+                const Generation& p = way->p;
+                const int64_t launches = (p.batch + p.chains * p.streams - 1) / (p.chains * p.streams);
+                const int64_t down = p.layers + 2 * p.blocks(), busiest = static_cast<int64_t>(p.streams) * (p.block_layers + 1);  // in layers' times
+                const int64_t cost = launches * (down > busiest ? down : busiest);
+                if (!best || cost < least) best = way, least = cost;
             }
-            return way;
+            if (best) return best;
         }
     }
     return std::nullopt;
