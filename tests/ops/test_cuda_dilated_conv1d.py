@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from ops.cuda_kernels import PLACES, Where, place, surrounded
+from ops.emulation.emulated import CUDA
 
 from audiogen.ops import channels_last
 from audiogen.ops.dilated_conv1d import conv_backward_reference, conv_reference, step_reference
@@ -64,3 +65,32 @@ def test_steps_agree_with_the_reference_and_wrap_their_ring(where: Where, dtype:
         expected = step_reference(x.double(), exact, position, weight.double(), bias.double(), 4)
         close(y.cpu(), expected, TOLERANCE.get(dtype, 1e-12))
     assert torch.equal(moved.cpu().double(), exact)
+
+
+def test_the_order_of_threads_changes_no_bit_and_missing_barriers_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    where = place("emulated", "dilated_conv1d")
+    random = torch.Generator().manual_seed(0)
+    x = channels_last(torch.randn(1, 72, 150, generator=random))
+    grad, weight = torch.randn(1, 8, 150, generator=random), torch.randn(8, 72, 2, generator=random) / 12
+    expected = conv_backward_reference(grad.double(), x.double(), weight.double(), 3, True)
+
+    def results(order: str) -> tuple[torch.Tensor, ...]:
+        monkeypatch.setenv("AUDIOGEN_EMULATION_ORDER", order)
+        return where.run("dilated_conv1d_backward", grad, x, weight, 3, True)
+
+    whole = results("0")
+    for order in ("1", "2", "3", "8"):
+        assert all(torch.equal(one, other) for one, other in zip(whole, results(order), strict=True))
+    source = (CUDA / "convolution.cuh").read_text().splitlines()
+    barriers = [number for number, line in enumerate(source, 1) if "__syncthreads();" in line]
+    assert len(barriers) == 2
+    for line in barriers:
+        monkeypatch.setenv("AUDIOGEN_EMULATION_SKIP_BARRIER", str(line))
+        wrong = 0
+        for order in ("0", "1", "2", "3"):
+            try:
+                for one, other in zip(results(order), expected, strict=True):
+                    close(one, other, 1e-5)
+            except AssertionError:
+                wrong += 1
+        assert wrong, f"the barrier in line {line} could be left out"
