@@ -118,6 +118,12 @@ def test_every_way_to_lie_on_the_chip_gives_the_same(
     check(place("emulated", "wavenet_generate"), network("softmax", precision, kernel=kernel), batch, (3, 8))
 
 
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_as_many_threads_as_on_a_gpu(monkeypatch: pytest.MonkeyPatch, precision: str) -> None:
+    monkeypatch.setenv("AUDIOGEN_EMULATION_THREADS", "512")
+    check(place("emulated", "wavenet_generate"), network("logistics", precision), 2, (1, 4))
+
+
 def test_any_order_of_threads_and_missing_barriers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Orders change nothing; nearly every barrier, left out, is found (others order what a later wait orders too)."""
     where = place("emulated", "wavenet_generate")

@@ -96,7 +96,8 @@ std::tuple<Tensor, Tensor> generate(Tensor blob, std::vector<int64_t> plan, Tens
     p.numbers = random ? random->size(1) : 0, p.taps = band ? band->size(1) : 0, p.frames = condition ? condition->size(3) : 0;
     p.temperature = temperature, p.residual_scale = residual_scale, p.log_scale_min = log_scale_min;
 #ifdef AUDIOGEN_EMULATED
-    p.threads = 64;
+    const char* threads = std::getenv("AUDIOGEN_EMULATION_THREADS");
+    p.threads = threads ? std::atoi(threads) : 64;
 #else
     p.threads = 512;
 #endif
