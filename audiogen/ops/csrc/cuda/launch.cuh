@@ -76,6 +76,9 @@ void launch_together(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_
 /// How many clusters of this size run at the same time; 0: none.
 template <class... Parameters>
 int clusters_at_once(void (*kernel)(Parameters...), dim3 block, size_t shared_bytes, int cluster_size) {
+    cudaFuncAttributes compiled;
+    check_cuda(cudaFuncGetAttributes(&compiled, reinterpret_cast<const void*>(kernel)), "a property of a kernel");
+    if (compiled.ptxVersion < 90) return 0;  // translated from PTX for an older chip, which has no clusters
     cudaLaunchAttribute attribute;
     cudaLaunchConfig_t config = configure(kernel, dim3(cluster_size), block, shared_bytes, cluster_size, nullptr, attribute);
     int count = 0;
