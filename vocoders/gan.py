@@ -94,7 +94,8 @@ class VocoderTask:
 
     @property
     def overfit_below(self) -> tuple[str, float] | None:
-        """What --overfit must reach, by the name that the loop logs it under; None for a model with its own loss."""
+        """What --overfit must reach, by the name that the loop logs it under; None, a fall by a third, where the model
+        has its own loss."""
         if not self.adversarial:
             return None
         name, goal = ("magnitude", 0.6) if self._has_magnitude() and self.config.magnitude_steps else ("mel", 0.9)

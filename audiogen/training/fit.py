@@ -151,7 +151,7 @@ def fit(
     """Train `task` on `dataset` (indexed by the global sample number) until `config.steps`.
 
     `recipe`: the resolved recipe, written beside the weights. `overfit_below`: (name of a logged loss, the value that
-    --overfit must reach).
+    --overfit must reach); None: "loss", and a third less than at first.
     """
     if config.threads:
         torch.set_num_threads(config.threads)
@@ -423,13 +423,15 @@ class _Run:
         return Summary(step=0, plan=plan)
 
     def _overfit(self) -> Summary:
-        name, goal = self.overfit_below or ("loss", float("nan"))
+        name, goal = self.overfit_below or ("loss", None)
         history = []
         for step, micros, _ in self._batches(0):
             losses = self._step(step, micros)
             if losses is None:
                 raise self.guard.error()
             history.append(float(losses[name]))
+            if goal is None:  # a recipe that states no value: a loss of one batch must fall by a third
+                goal = round(history[0] - abs(history[0]) / 3, 4)
             recent = sum(history[-20:]) / len(history[-20:])
             if step % self.config.log_every == 0:
                 self.accelerator.print(f"step {step}: {name} {recent:.4f} (goal {goal})")

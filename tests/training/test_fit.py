@@ -300,6 +300,10 @@ def test_overfit_reaches_its_goal_or_says_why_not(tmp_path):
     assert fit(ToyTask(), Data(), plan, collate=collate, overfit_below=("loss", 30.0)).losses["loss"] < 30.0
     with pytest.raises(UserError, match="not below 0"):
         fit(ToyTask(), Data(), replace(plan, steps=30), collate=collate, overfit_below=("loss", 0.0))
+    summary = fit(ToyTask(), Data(), plan, collate=collate)  # no goal: a third less than at first
+    assert 20 <= summary.step < 300
+    with pytest.raises(UserError, match="after 20 steps"):
+        fit(ToyTask(), Data(), replace(plan, steps=20, learning_rate=1e-9), collate=collate)
     assert not (tmp_path / "run" / "states").exists()
 
 
