@@ -17,7 +17,8 @@ said before the first step, and scores.json beside the weights tells how near he
 A run of the default, `parallel_wavegan`, has three parts, by step: until `losses.magnitude_steps` only its network at
 frame rate learns, which costs a tenth; then everything learns from spectral losses; from `losses.start` on against a
 discriminator. `--train.overfit 1` must bring "mel" of one batch below 0.9 natural log units, or "magnitude" of the
-default below 0.6; WaveNet's and DiffWave's own loss must fall by a third. Cost and scores of what is shipped, and its commands: audiogen/pretrained/default/vocoder/README.md.
+default below 0.6; WaveNet's and DiffWave's own loss must fall by a third. Cost and scores of what is shipped, and its
+commands: audiogen/pretrained/default/vocoder/README.md.
 """
 
 from __future__ import annotations
