@@ -229,6 +229,9 @@ class Engine:
             "styles": {name: round(weight, 4) for part in parts for name, weight in part.weights.items()},
             "torch": torch.__version__,
         }
+        played = next((part.score for part in parts if part.score is not None), None)
+        if played is not None:  # what `evaluate --listen` compares with what it hears
+            made_by["music"] = {"bpm": played.bpm, "key": played.key, "metre": played.metre}
         samples = round(prompt.seconds * self.mel.sample_rate)
         return self._mix(voices, made_by, samples)
 

@@ -34,8 +34,8 @@ class ScanSpeed:
     """Also write the figures here."""
 
     def run(self) -> int:
+        from audiogen.core.parallel import cores
         from audiogen.data.measure import measure
-        from audiogen.data.parallel import cores
         from audiogen.data.scan import scan
 
         if self.minutes < 1:

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-import math
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from audiogen.core.audio import Audio
 from audiogen.core.errors import UserError
 from evaluation.cache import EmbeddingCache
 from evaluation.embedders.base import Embedder
 from evaluation.preprocessing import Preprocessing
+from evaluation.reading import Found, Task, examine_all, read_clip
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff")
-SILENCE_DB = -70.0  # a clip whose loudest sample stays below this is silent
 OURS = Preprocessing()
+FACTS = 1  # version of what is measured of a clip besides its embeddings
+SETTLED = 2.0  # seconds; a file changed more recently may change again without a new time stamp
+
+__all__ = ["OURS", "SUFFIXES", "ClipSet", "Reject", "cache_key", "check_clips", "embed_clips", "list_clips",
+           "read_clip"]
 
 
 @dataclass(frozen=True)
@@ -31,13 +35,26 @@ class Reject:
 
 @dataclass
 class ClipSet:
-    """The usable clips of a folder, and the others. `clips`: path -> content hash; `lengths`: hash -> seconds."""
+    """The usable clips of a folder, and the others.
+
+    clips    path -> content hash
+    lengths  hash -> seconds
+    made_by  hash -> how the clip was made, where its file says so
+    health, heard  hash -> what was measured, where that was asked for
+    """
 
     folder: Path
     clips: dict[Path, str] = field(default_factory=dict)
     rejects: list[Reject] = field(default_factory=list)
     seconds: float = 0.0
     lengths: dict[str, float] = field(default_factory=dict)
+    made_by: dict[str, dict[str, Any]] = field(default_factory=dict)
+    health: dict[str, dict[str, Any]] = field(default_factory=dict)
+    heard: dict[str, dict[str, Any]] = field(default_factory=dict)
+    weights: Mapping[str, Path] | Path | None = None  # where a worker process finds the embedders' weights
+
+    def name(self, path: Path) -> str:
+        return str(path.relative_to(self.folder))
 
 
 def list_clips(folder: str | Path) -> list[Path]:
@@ -51,75 +68,149 @@ def list_clips(folder: str | Path) -> list[Path]:
     return files
 
 
-def read_clip(path: Path) -> Audio:
-    """One clip with all its channels. Raises `UserError` with the reason why it cannot be scored."""
-    audio = Audio.read(path)
-    if audio.samples.shape[-1] == 0:
-        raise UserError(f"{path} is empty")
-    peak = audio.samples.mean(0).abs().max().item()
-    if peak < 10 ** (SILENCE_DB / 20):
-        raise UserError(f"{path} is silent (peak below {SILENCE_DB:.0f} dBFS)")
-    return audio
-
-
 def check_clips(
-    folder: str | Path, *, shortest: float = 0.0, max_rejects: float = 0.01, shard: tuple[int, int] = (0, 1)
+    folder: str | Path, *, shortest: float = 0.0, max_rejects: float = 0.01, shard: tuple[int, int] = (0, 1),
+    store: EmbeddingCache | None = None, embedders: Sequence[Embedder] = (), health: bool = False,
+    listen: bool = False, pad: bool = False, prepare: Preprocessing = OURS,
+    weights: Mapping[str, Path] | Path | None = None, workers: int | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> ClipSet:
     """Read every clip once: unreadable, NaN, empty, silent ones and those under `shortest` seconds become rejects.
 
-    shard (i, n): only every n-th file of the folder, from the i-th on.
-    Raises `UserError` where more than `max_rejects` (a share of the files) are, or none is left.
+    What else is wanted of a clip is computed in the same reading and kept in `store`: features under `embedders`,
+    health, tempo and key (`listen`). A file of the same path, size and time stamp as one that `store` knows is not
+    read again. shard (i, n): only every n-th file of the folder, from the i-th on. workers: processes (None: a core
+    each). Raises `UserError` where more than `max_rejects` (a share of the files) are rejects, or no clip is left.
     """
-    found = ClipSet(Path(folder))
     files = list_clips(folder)[shard[0] :: shard[1]]
     if not files:
         raise UserError(f"{folder} has fewer files than there are shards: shard {shard[0] + 1} of {shard[1]} is empty")
+    store = store or EmbeddingCache(None)
+    models = {model.name: model for model in embedders}
+    found: dict[Path, Found] = {}
+    tasks = []
     for path in files:
-        try:
-            audio = read_clip(path)
-            if audio.seconds < shortest:
-                raise UserError(f"{path} has {audio.seconds:.2f} s, less than one window of {shortest:.2f} s")
-        except UserError as reason:
-            found.rejects.append(Reject(str(path.relative_to(folder)), str(reason)))
+        known = _remembered(path, store, health=health, listen=listen)
+        missing = tuple((name, "") for name, model in models.items()
+                        if known is None or not store.has(_key(known.digest, model, "", pad, prepare)))
+        if known is not None and not missing:
+            found[path] = known
+        else:
+            tasks.append(Task(path, missing, health, listen, weights, pad, prepare))
+
+    def done(task: Task, result: Found) -> None:
+        if not result.reason:
+            _remember(task.path, result, store)
+            for (name, change), rows in result.features.items():
+                store.put(_key(result.digest, models[name], change, pad, prepare), torch.from_numpy(rows))
+            result.features = {}
+        found[task.path] = result
+
+    if tasks:
+        say(f"reading {len(tasks)} files of {folder}")
+    examine_all(tasks, models, done, workers=workers)
+    clips = _sorted_out(Path(folder), files, found, shortest)
+    clips.weights = weights
+    if not clips.clips:
+        raise UserError(f"none of the {len(files)} clips in {folder} can be scored: {clips.rejects[0].reason}")
+    if len(clips.rejects) > max_rejects * len(files):
+        raise UserError(f"{len(clips.rejects)} of {len(files)} clips in {folder} cannot be scored, more than "
+                        f"{max_rejects:.0%}; the first: {clips.rejects[0].reason} (--max-rejects allows more)")
+    return clips
+
+
+def _sorted_out(folder: Path, files: Sequence[Path], found: Mapping[Path, Found], shortest: float) -> ClipSet:
+    clips = ClipSet(folder)
+    for path in files:
+        clip = found[path]
+        reason = clip.reason
+        if not reason and clip.seconds < shortest:
+            reason = f"{path} has {clip.seconds:.2f} s, less than one window of {shortest:.2f} s"
+        if reason:
+            clips.rejects.append(Reject(str(path.relative_to(folder)), reason))
             continue
-        digest = hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
-        found.clips[path], found.lengths[digest] = digest, audio.seconds
-        found.seconds += audio.seconds
-    if not found.clips:
-        raise UserError(f"none of the {len(files)} clips in {folder} can be scored: {found.rejects[0].reason}")
-    if len(found.rejects) > max_rejects * len(files):
-        raise UserError(f"{len(found.rejects)} of {len(files)} clips in {folder} cannot be scored, more than "
-                        f"{max_rejects:.0%}; the first: {found.rejects[0].reason} (--max-rejects allows more)")
+        clips.clips[path], clips.lengths[clip.digest] = clip.digest, clip.seconds
+        clips.seconds += clip.seconds
+        for kept, value in ((clips.made_by, clip.made_by), (clips.health, clip.health), (clips.heard, clip.heard)):
+            if value:
+                kept[clip.digest] = value
+    return clips
+
+
+# ------------------------------------------------------------------ what is known of a file
+
+
+def _file_key(path: Path) -> str | None:
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    if time.time() - stat.st_mtime < SETTLED:
+        return None
+    return f"file {FACTS} {path.resolve()} {stat.st_size} {stat.st_mtime_ns}"
+
+
+def _remembered(path: Path, store: EmbeddingCache, *, health: bool, listen: bool) -> Found | None:
+    """All that is asked for, or None where a part of it is not known."""
+    key = _file_key(path)
+    facts = None if key is None else store.get_facts(key)
+    if facts is None:
+        return None
+    found = Found(**facts)
+    for name, wanted in (("health", health), ("heard", listen)):
+        if wanted:
+            value = store.get_facts(f"{name} {FACTS} {found.digest}")
+            if value is None:
+                return None
+            setattr(found, name, value)
     return found
 
 
-def embed_clips(
-    clips: ClipSet, embedder: Embedder, cache: EmbeddingCache, *,
-    change: Callable[[Tensor, int, str], Tensor] | None = None, change_name: str = "",
-    only: set[str] | None = None, pad: bool = False, prepare: Preprocessing = OURS,
-) -> Iterator[tuple[str, Tensor]]:
-    """(content hash, features (windows, dim) float32) of each clip.
+def _remember(path: Path, found: Found, store: EmbeddingCache) -> None:
+    for name in ("health", "heard"):
+        if getattr(found, name) is not None:
+            store.put_facts(f"{name} {FACTS} {found.digest}", getattr(found, name))
+    key = _file_key(path)
+    if key is not None:
+        store.put_facts(key, {"digest": found.digest, "seconds": found.seconds, "made_by": found.made_by})
 
-    `change(audio (time,), sample_rate, content hash)` alters the clip at the embedder's rate first, for the anchors;
-    `change_name` names it in the cache's key. `only`: the content hashes that are wanted. `pad`: a clip of less than
-    one window is filled up with silence; without it, such a clip yields nothing. `prepare`: channels, rate, level.
+
+# ------------------------------------------------------------------ embeddings
+
+
+def embed_clips(
+    clips: ClipSet, embedder: Embedder, store: EmbeddingCache, *, change: str = "", only: set[str] | None = None,
+    pad: bool = False, prepare: Preprocessing = OURS,
+) -> Iterator[tuple[str, Tensor]]:
+    """(content hash, features (windows, dim) float32) of each clip, in the order of the paths.
+
+    change: the name of an anchor, which alters the clip at the embedder's rate first. only: the content hashes that
+    are wanted. pad: a clip of less than one window is filled up with silence; without it, such a clip yields nothing.
+    prepare: channels, rate, level.
     """
-    for path, digest in clips.clips.items():
-        if only is not None and digest not in only:
-            continue
-        key = cache_key(digest, embedder, f"{change_name} {'padded' if pad else ''}", prepare=prepare)
-        features = cache.get(key)
-        if features is None:
-            samples = prepare(read_clip(path), embedder.sample_rate)
-            if change is not None:
-                samples = change(samples, embedder.sample_rate, digest)
-            short = math.ceil(embedder.window * embedder.sample_rate) - len(samples)
-            if pad and short > 0:
-                samples = F.pad(samples, (0, short))
-            features = embedder(samples[None].float())[0]
-            cache.put(key, features)
-        if len(features):
+    wanted = [(path, digest) for path, digest in clips.clips.items() if only is None or digest in only]
+    keys = {digest: _key(digest, embedder, change, pad, prepare) for _, digest in wanted}
+    fresh: dict[Path, Tensor] = {}  # what `store` may not keep
+    tasks = [Task(path, ((embedder.name, change),), weights=clips.weights, pad=pad, prepare=prepare)
+             for path, digest in wanted if not store.has(keys[digest])]
+
+    def done(task: Task, found: Found) -> None:
+        if found.reason or found.digest != clips.clips[task.path]:
+            raise UserError(found.reason or f"{task.path} was changed while it was being scored: start again")
+        features = torch.from_numpy(found.features[embedder.name, change])
+        store.put(keys[found.digest], features)
+        if store.base is None:
+            fresh[task.path] = features
+
+    examine_all(tasks, {embedder.name: embedder}, done)
+    for path, digest in wanted:
+        features = fresh[path] if path in fresh else store.get(keys[digest])
+        if features is not None and len(features):
             yield digest, features
+
+
+def _key(digest: str, embedder: Embedder, change: str, pad: bool, prepare: Preprocessing) -> str:
+    return cache_key(digest, embedder, f"{change} {'padded' if pad else ''}", prepare=prepare)
 
 
 def cache_key(digest: str, embedder: Embedder, change: str = "", *, prepare: Preprocessing = OURS) -> str:

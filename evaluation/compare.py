@@ -7,7 +7,7 @@ where A and B hold clips of the same names (the same prompts, say) a group of na
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -52,7 +52,8 @@ def _left_out(value: float, side: GroupedMoments, without: Callable[[int], float
 
 def compare(
     a: str | Path, b: str | Path, reference: str | Path, *, embedders: tuple[str, ...] = ("melstats",),
-    weights: str | Path | None = None, cache: str | Path | None = "default", max_rejects: float = 0.01,
+    weights: Mapping[str, Path] | str | Path | None = None, cache: str | Path | None = "default",
+    max_rejects: float = 0.01,
 ) -> dict[str, Any]:
     """Two folders of clips against one reference folder -> for each embedder both distances and their difference.
 
@@ -60,12 +61,13 @@ def compare(
     """
     models = [load_embedder(name, weights=weights) for name in dict.fromkeys(embedders)]
     shortest = max(model.window for model in models)
-    sets = {name: check_clips(path, shortest=shortest, max_rejects=max_rejects)
-            for name, path in (("reference", reference), ("a", a), ("b", b))}
-    names = {name: {_stem(clips, path) for path in clips.clips} for name, clips in sets.items()}
-    paired = names["a"] == names["b"]
     rows = []
     with EmbeddingCache(default_cache() if cache == "default" else cache or ":memory:") as store:
+        sets = {name: check_clips(path, shortest=shortest, max_rejects=max_rejects, store=store, embedders=models,
+                                  weights=weights)
+                for name, path in (("reference", reference), ("a", a), ("b", b))}
+        names = {name: {_stem(clips, path) for path in clips.clips} for name, clips in sets.items()}
+        paired = names["a"] == names["b"]
         for model in models:
             moments = {name: _moments(clips, model, store) for name, clips in sets.items()}
             if any(m.total().n == 0 for m in moments.values()):

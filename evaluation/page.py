@@ -14,6 +14,7 @@ from typing import Any
 from audiogen.core.audio import Audio
 from audiogen.core.errors import UserError
 from audiogen.core.files import whole_file
+from evaluation.prompt_match import prompt_rows
 from evaluation.report import health_line, originality_line
 from evaluation.score import METRICS
 
@@ -32,7 +33,7 @@ def write_page(result: dict[str, Any], path: str | Path, *, generated: str | Pat
                                  for name, s in sets.items())),
         "notices": "".join(f'<p class="notice">{_text(warning)}</p>' for warning in result["warnings"]),
         "embedders": "\n".join(_embedder(measured, folder) for measured in result["embedders"]),
-        "health": _health(result.get("health", {})),
+        "health": _prompts(result) + _health(result.get("health", {})),
         "originality": _originality(result.get("originality")),
         "provenance": _text(json.dumps(_without_lists(result), indent=1, ensure_ascii=False)),
     }
@@ -174,6 +175,15 @@ def _sound(path: Path) -> str:
     return "data:audio/ogg;base64," + base64.b64encode(encoded.getvalue()).decode()
 
 
+def _prompts(result: dict[str, Any]) -> str:
+    lines = prompt_rows(result)
+    if not lines:
+        return ""
+    cells = "".join(f"<tr><td>{_text(what)}</td><td><b>{_text(found)}</b></td><td class=quiet>{_text(beside)}</td></tr>"
+                    for what, found, beside in lines)
+    return f"<h2>Prompts</h2><div class=panel><table>{cells}</table></div>"
+
+
 def _health(health: dict[str, dict[str, Any]]) -> str:
     if not health:
         return ""
@@ -200,7 +210,8 @@ def _originality(found: dict[str, Any] | None) -> str:
 
 def _without_lists(result: dict[str, Any]) -> dict[str, Any]:
     """The result without what is shown elsewhere on the page."""
-    kept = {name: value for name, value in result.items() if name not in ("health", "embedders", "originality")}
+    shown = ("health", "embedders", "originality", "prompts")
+    kept = {name: value for name, value in result.items() if name not in shown}
     kept["embedders"] = [{name: value for name, value in m.items() if name not in ("clips", "map", "curve")}
                          for m in result["embedders"]]
     return kept

@@ -52,6 +52,28 @@ def kl_divergence(x: Tensor, y: Tensor, *, direction: str = "reference||generate
     return (torch.xlogy(x, x) - x * torch.log(y + FLOOR)).sum(1)
 
 
+def estimate_kl_divergence(
+    x: Tensor, y: Tensor, pairs: Sequence[str], *, direction: str = "reference||generated"
+) -> Estimate:
+    """The mean over pairs with a jackknife over groups of pairs; `pairs` names them."""
+    each = kl_divergence(x, y, direction=direction)
+    part = groups_of(pairs)
+    there = part.unique().tolist()
+    value = float(each.mean())
+    left_out = [float(each[part != g].mean()) for g in there] if len(there) > 1 else []
+    shares = [float((part == g).double().mean()) for g in there]
+    return interval(value, [jackknife(value, left_out, shares)], used=len(there), n=len(each), m=len(each), lowest=0.0)
+
+
+def posteriors_of(logits: Tensor) -> Tensor:
+    """logits (clips, classes), each the mean over a clip's windows -> class probabilities of the clips, by softmax.
+
+    Taggers like YAMNet and PANNs give every class a sigmoid of its own; the softmax of the same logits is what
+    audioldm_eval and stable-audio-metrics compare.
+    """
+    return torch.softmax(logits.double(), dim=-1)
+
+
 def _checked(probabilities: Tensor) -> Tensor:
     p = probabilities.detach().double()
     if p.dim() != 2 or 0 in p.shape or not torch.isfinite(p).all() or (p < 0).any():

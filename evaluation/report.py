@@ -6,7 +6,7 @@ import csv
 import dataclasses
 import json
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,61 +14,32 @@ import torch
 from torch import Tensor
 
 import audiogen
-from audiogen.core import rng
 from audiogen.core.errors import UserError
 from audiogen.core.files import whole_file
-from evaluation.adherence import measure_health
+from evaluation.anchors import ANCHORS
 from evaluation.cache import EmbeddingCache, default_cache
-from evaluation.clips import OURS, ClipSet, check_clips, embed_clips, read_clip
+from evaluation.clips import OURS, ClipSet, check_clips, embed_clips, list_clips, read_clip
 from evaluation.compat import Compat, find_compat, infinity_with_replacement, kernel_distance_kadtk
 from evaluation.embedders.base import Embedder, load_embedder
 from evaluation.frechet import frechet_per_clip
 from evaluation.landmarks import SAMPLE_RATE, LandmarkIndex
 from evaluation.originality import copying, diversity, nearest_training_clips
 from evaluation.preprocessing import Preprocessing
+from evaluation.prompt_match import prompt_rows, prompts_obeyed, styles_obeyed
 from evaluation.score import METRICS, score
 from evaluation.summary import Summary
 
-SCHEMA = 2
+SCHEMA = 3
 METHOD = "float64; intervals by a delete-a-group jackknife over 16 groups of clips"
-
-
-def noisy(audio: Tensor, sample_rate: int, digest: str) -> Tensor:
-    """White noise 20 dB below the clip."""
-    level = audio.square().mean().sqrt() / 10
-    return audio + level * torch.randn(audio.shape, generator=rng.generator("anchor", digest))
-
-
-def low_passed(audio: Tensor, sample_rate: int, digest: str) -> Tensor:
-    """Nothing above 3 kHz."""
-    spectrum = torch.fft.rfft(audio)
-    spectrum[torch.fft.rfftfreq(len(audio), 1 / sample_rate) > 3000.0] = 0
-    return torch.fft.irfft(spectrum, len(audio))
-
-
-def white_noise(audio: Tensor, sample_rate: int, digest: str) -> Tensor:
-    """Noise alone, as loud as the clip."""
-    return audio.square().mean().sqrt() * torch.randn(audio.shape, generator=rng.generator("anchor", digest))
-
-
-def silence(audio: Tensor, sample_rate: int, digest: str) -> Tensor:
-    return torch.zeros_like(audio)
-
-
-ANCHORS: dict[str, Callable[[Tensor, int, str], Tensor]] = {
-    "reference + noise at 20 dB": noisy,
-    "reference below 3 kHz": low_passed,
-    "white noise": white_noise,
-    "silence": silence,
-}
 
 
 def evaluate(
     reference: str | Path, generated: str | Path, *, embedders: Sequence[str] = ("melstats",),
-    metrics: Sequence[str] = tuple(METRICS), weights: str | Path | None = None, cache: str | Path | None = "default",
+    metrics: Sequence[str] = tuple(METRICS), weights: Mapping[str, Path] | str | Path | None = None,
+    cache: str | Path | None = "default",
     anchors: bool = True, anchor_clips: int = 64, short: str = "reject", max_rejects: float = 0.01,
-    health: bool = True, training: str | Path | None = None, compat: str | None = None,
-    say: Callable[[str], None] = lambda line: None,
+    health: bool = True, training: str | Path | None = None, compat: str | None = None, listen: bool = False,
+    workers: int | None = None, say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Score the clips of folder `generated` against those of `reference`; -> the values of result.json.
 
@@ -82,8 +53,10 @@ def evaluate(
     silence). cache: a file, "default", or None (kept in memory, for this run only). training: the folder that the
     generator was trained on; passages of it are looked for in the generated clips, and with the reference as held-out
     clips it is measured whether the generated ones are too near to it. compat: a published tool's preprocessing,
-    embedder and statistics in place of ours (evaluation/compat.py). Raises `UserError` where weights
-    are missing or more than `max_rejects` of the files cannot be scored.
+    embedder and statistics in place of ours (evaluation/compat.py). listen: tempo and key of the generated clips that
+    carry what was asked for are measured (a second or so a clip). weights: a folder, or by embedder's name. workers:
+    processes that read the files (None: a core each). Raises `UserError` where weights are missing or more than
+    `max_rejects` of the files cannot be scored.
     """
     if short not in ("reject", "pad"):
         raise UserError(f"short={short!r} must be 'reject' or 'pad'")
@@ -98,28 +71,37 @@ def evaluate(
     names = tuple(dict.fromkeys(s.made_by["embedder"] for s in ready.values())) or tuple(dict.fromkeys(embedders))
     models = [load_embedder(name, weights=weights) for name in names] if len(ready) < 2 else []
     shortest = max((model.window for model in models), default=0.0) if short == "reject" else 0.0
-    sets = {name: check_clips(path, shortest=shortest, max_rejects=max_rejects)
-            for name, path in places.items() if name not in ready}
-    warnings = _overlap(sets)
-    trained = None
-    if training is not None:
-        if len(sets) < 2:
-            raise UserError("originality needs the clips themselves: name folders, not files of embeddings")
-        trained = check_clips(training, shortest=shortest, max_rejects=max_rejects)
-    measured, nearness = [], {}
+    if training is not None and ready:
+        raise UserError("originality needs the clips themselves: name folders, not files of embeddings")
+    for path in (*(places[name] for name in places if name not in ready), *([training] if training else [])):
+        list_clips(path)  # a folder that is not there is an error now, not after the other was read
+    pad = short == "pad"
+    measured, nearness, trained = [], {}, None
     with EmbeddingCache(default_cache() if cache == "default" else cache or ":memory:") as store:
+        reading = dict(shortest=shortest, max_rejects=max_rejects, store=store, embedders=models, pad=pad,
+                       prepare=prepare, weights=weights, workers=workers, say=say)
+        sets = {}
+        for name, path in places.items():
+            if name not in ready:
+                made = name == "generated"
+                sets[name] = check_clips(path, health=health and made, listen=listen and made, **reading)
+        warnings = _overlap(sets)
+        if training is not None:
+            trained = check_clips(training, **reading)
         for model in models:
             say(f"{model.name}: {' and '.join(f'{len(s.clips)} {name}' for name, s in sets.items())} clips")
-            pad = short == "pad"
             summaries = ready | {name: summarise(clips, model, store, pad=pad, prepare=prepare)
                                  for name, clips in sets.items()}
             ladder = _ladder(sets, model, store, pad, anchor_clips if anchors else 0)
-            scores = score(**summaries, metrics=metrics, anchors=ladder)
+            scores = score(**summaries, metrics=metrics, anchors=ladder, logits=getattr(model, "logits", None))
             scores["map"] = _map(**summaries)
             if theirs is not None:
                 scores["compat"] = {"preset": compat, **_their_scores(theirs, **summaries)}
             if "generated" in sets:
                 scores["clips"] = _each_clip(summaries["reference"], sets["generated"], model, store, pad, prepare)
+            carried = sets["generated"].made_by if "generated" in sets else None
+            if style := styles_obeyed(made_by=carried, **summaries):
+                scores["style"] = style
             measured.append({**summaries["reference"].made_by, "note": model.note, "method": METHOD, **scores})
             if trained is not None and not nearness:  # by the first embedder
                 nearness = _nearness(summarise(trained, model, store, pad=pad, prepare=prepare), **summaries)
@@ -136,8 +118,10 @@ def evaluate(
         result["originality"] = {"training": str(training), "clips": len(sets["generated"].clips),
                                  "copies": _copies(trained, sets["generated"]), **nearness}
     if health and "generated" in sets:
-        result["health"] = {str(path.relative_to(sets["generated"].folder)): dataclasses.asdict(measure_health(path))
-                            for path in sets["generated"].clips}
+        made = sets["generated"]
+        result["health"] = {made.name(path): made.health[digest] for path, digest in made.clips.items()}
+    if "generated" in sets and (prompts := prompts_obeyed(sets["generated"])):
+        result["prompts"] = prompts
     return result
 
 
@@ -216,8 +200,8 @@ def _ladder(
     if "reference" not in sets or not count:
         return {}
     chosen = set(sorted(sets["reference"].clips.values())[:count])
-    return {name: summarise(sets["reference"], model, store, pad=pad, change=change, change_name=name, only=chosen)
-            for name, change in ANCHORS.items()}
+    return {name: summarise(sets["reference"], model, store, pad=pad, change=name, only=chosen)
+            for name in ANCHORS}
 
 
 def _each_clip(
@@ -301,6 +285,8 @@ def print_result(result: dict[str, Any], console: Any = None) -> None:
         for copy in result["originality"]["copies"][:5]:
             console.print(f"  {copy['path']} at {copy['at']:.1f} s: {copy['seconds']:.1f} s of {copy['source']} from "
                           f"{copy['source_at']:.1f} s", markup=False)
+    for what, found, beside in prompt_rows(result):
+        console.print(f"{what}: {found}" + (f"; {beside}" if beside else ""), markup=False)
     if result.get("health"):
         console.print(health_line(list(result["health"].values())))
     for name, clips in result["sets"].items():

@@ -7,7 +7,11 @@ the other half, and that noise at 20 dB scores 14.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import PurePath
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from audiogen.core.config import did_you_mean
 from audiogen.core.errors import UserError
@@ -15,6 +19,7 @@ from evaluation.estimate import Estimate
 from evaluation.frechet import FEWEST, estimate_frechet, frechet_curve, frechet_infinity
 from evaluation.kernel_distance import bandwidth_of, estimate_kernel_distance
 from evaluation.mauve import estimate_mauve_distance
+from evaluation.posteriors import estimate_inception_score, estimate_kl_divergence, posteriors_of
 from evaluation.precision_recall import estimate_precision_recall
 from evaluation.summary import Summary, require_alike
 
@@ -28,29 +33,35 @@ METRICS: dict[str, tuple[str, bool]] = {
     "density": ("density", False),
     "coverage": ("coverage", False),
     "mauve": ("MAUVE distance (-ln)", True),
+    "inception": ("inception score", False),
+    "kl": ("KL(reference || generated), pairs", True),
 }
+OF_CLASSES = ("inception", "kl")  # for embedders that are taggers
 NEIGHBOURS = ("precision", "recall", "density", "coverage")
 
 
 def score(
     reference: Summary, generated: Summary, *, metrics: Sequence[str] = tuple(METRICS),
-    anchors: dict[str, Summary] | None = None,
+    anchors: dict[str, Summary] | None = None, logits: Callable[[Tensor], Tensor] | None = None,
 ) -> dict[str, Any]:
     """-> {"scores": name -> row, "floor": name -> row, "anchors": anchor -> name -> row, "curve", "warnings", ...}.
 
     A row is {value, se, interval_95, n_reference, n_generated}, counted in clips. A metric that too few clips allow is
-    left out, and a warning says why. Raises `UserError` where the two summaries were not made the same way.
+    left out, and a warning says why. logits: features -> class logits of the embedder, where it is a tagger; "kl" pairs
+    clips whose paths are equal but for the suffix. Raises `UserError` where the two summaries were made in
+    different ways.
     """
     for name in metrics:
         if name not in METRICS:
             raise UserError(f"no metric is called {name!r}{did_you_mean(name, METRICS)}")
     require_alike(reference, generated)
     warnings = _too_few(reference, generated)
-    rows = _estimates(reference, generated, metrics, warnings)
+    asked = () if set(metrics) == set(METRICS) else OF_CLASSES  # not asked for by name: left out without a word
+    rows = _estimates(reference, generated, metrics, warnings, logits, asked=asked)
     halves = [reference.half(which) for which in (0, 1)]
     floor: dict[str, Estimate] = {}
     if all(half.moments.total().n for half in halves):
-        floor = _estimates(*halves, metrics, [])
+        floor = _estimates(*halves, metrics, [], logits)
     ladder = {name: _estimates(reference, changed, [m for m in metrics if m in ("frechet", "kernel")], [])
               for name, changed in (anchors or {}).items()}
     curve = frechet_curve(reference.moments, generated.moments) if "fad_inf" in rows else []
@@ -64,7 +75,10 @@ def score(
     }
 
 
-def _estimates(x: Summary, y: Summary, metrics: Iterable[str], warnings: list[str]) -> dict[str, Estimate]:
+def _estimates(
+    x: Summary, y: Summary, metrics: Iterable[str], warnings: list[str],
+    logits: Callable[[Tensor], Tensor] | None = None, *, asked: Sequence[str] = (),
+) -> dict[str, Estimate]:
     metrics = list(metrics)
     found: dict[str, Estimate] = {}
 
@@ -72,6 +86,8 @@ def _estimates(x: Summary, y: Summary, metrics: Iterable[str], warnings: list[st
         try:
             value = estimate()
         except UserError as reason:
+            if name in OF_CLASSES and name not in asked:
+                return
             warnings.append(f"no {METRICS[name][0] if name in METRICS else name}: {reason}")
             return
         found.update(value if isinstance(value, dict) else {name: value})
@@ -88,7 +104,27 @@ def _estimates(x: Summary, y: Summary, metrics: Iterable[str], warnings: list[st
         attempt("precision and recall", lambda: estimate_precision_recall(*sides))
     if "mauve" in metrics:
         attempt("mauve", lambda: estimate_mauve_distance(*sides))
+    if "inception" in metrics:
+        attempt("inception", lambda: estimate_inception_score(_posteriors(y, logits), [c.digest for c in y.clips]))
+    if "kl" in metrics:
+        attempt("kl", lambda: _kl(x, y, logits))
     return {name: found[name] for name in METRICS if name in found and name in metrics}
+
+
+def _posteriors(summary: Summary, logits: Callable[[Tensor], Tensor] | None) -> Tensor:
+    """(clips, classes) of the summary's clips."""
+    if logits is None:
+        raise UserError("this embedder knows no classes: take yamnet or panns")
+    return posteriors_of(logits(torch.stack([clip.mean for clip in summary.clips])))
+
+
+def _kl(x: Summary, y: Summary, logits: Callable[[Tensor], Tensor] | None) -> Estimate:
+    sides = [{str(PurePath(clip.path).with_suffix("")): row
+              for clip, row in zip(s.clips, _posteriors(s, logits), strict=True)} for s in (x, y)]
+    names = sorted(sides[0].keys() & sides[1].keys())
+    if not names:
+        raise UserError("no clips of the same name on both sides, and it compares pairs")
+    return estimate_kl_divergence(*(torch.stack([side[name] for name in names]) for side in sides), names)
 
 
 def _too_few(reference: Summary, generated: Summary) -> list[str]:

@@ -76,6 +76,8 @@ def test_a_clip_is_made_again_from_what_it_carries(engine, tmp_path):
     clip.save(tmp_path / "clip.wav")
     again = engine.again(Audio.read(tmp_path / "clip.wav").made_by)
     assert torch.equal(clip.samples, again.samples) and again.made_by == clip.made_by
+    assert clip.made_by["music"]["bpm"] == 100 and clip.made_by["music"]["key"] == "A minor"
+    assert "music" not in engine.generate(Prompt(text="rain", seconds=0.1), seed=5).made_by  # a texture has no beat
 
 
 def test_a_given_score_travels_inside_the_clip(engine, tmp_path):

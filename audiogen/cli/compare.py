@@ -29,11 +29,12 @@ class Compare:
     reference: Annotated[Path, arg(metavar="FOLDER", help_behavior_hint="")]
     """Folder of real audio."""
     embedder: Annotated[tuple[str, ...], arg(aliases=["-e"], metavar="NAME [NAME ...]")] = ("melstats",)
-    """melstats, musicnn, musicnn_mtt, yamnet; several measure side by side."""
+    """melstats, musicnn, yamnet, vggish, panns, clap, ...; several measure side by side."""
     out: Annotated[Path | None, arg(aliases=["-o"], metavar="FILE", help_behavior_hint="(default: none)")] = None
     """Where the result is written as JSON."""
-    weights: Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="(default: $AUDIOGEN_WEIGHTS)")] = None
-    """Folder that holds the embedders' weight files."""
+    weights: Annotated[tuple[str, ...], arg(metavar="[NAME=]PATH [...]",
+                                            help_behavior_hint="(default: $AUDIOGEN_WEIGHTS)")] = ()
+    """Folder of the embedders' weight files, or an embedder's own file or folder as NAME=PATH."""
     max_rejects: float = 0.01
     """The share of files that may be unusable before it is an error."""
     no_cache: bool = False
@@ -45,8 +46,9 @@ class Compare:
 
         from audiogen.core.files import whole_file
         from evaluation.compare import compare
+        from evaluation.embedders.base import parse_weights
 
-        result = compare(self.a, self.b, self.reference, embedders=self.embedder, weights=self.weights,
+        result = compare(self.a, self.b, self.reference, embedders=self.embedder, weights=parse_weights(self.weights),
                          cache=None if self.no_cache else "default", max_rejects=self.max_rejects)
         clips = result["clips"]
         table = Table(title=f"Fréchet distance to {self.reference} ({clips['reference']} clips)", title_justify="left")

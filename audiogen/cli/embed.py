@@ -17,10 +17,12 @@ class Embed:
     """Embed the clips of FOLDER and write what every distance needs as one file (.npz, a few MB).
 
     `audiogen evaluate` takes such files in place of folders. With --shard i/n only every n-th clip is embedded: run the
-    n shards wherever you like, then `audiogen merge` them. The result does not depend on n.
+    n shards wherever you like, then `audiogen merge` them. The result does not depend on n. Under `accelerate launch`
+    every process embeds a part, and the first writes the sum.
 
     examples:
       audiogen embed real/ -o real.npz
+      accelerate launch -m audiogen embed real/ -o real.npz
       audiogen embed real/ --shard 1/4 -o real-1.npz
       audiogen merge real-1.npz real-2.npz real-3.npz real-4.npz -o real.npz
       audiogen evaluate real.npz clips/
@@ -31,11 +33,12 @@ class Embed:
     out: Annotated[Path, arg(aliases=["-o"], metavar="FILE.npz", help_behavior_hint="")]
     """Where the embeddings go."""
     embedder: Annotated[str, arg(aliases=["-e"], metavar="NAME")] = "melstats"
-    """melstats, musicnn, musicnn_mtt, yamnet."""
+    """melstats, musicnn, yamnet, vggish, panns, clap, ..."""
     shard: Annotated[str, arg(metavar="I/N")] = "1/1"
     """Which part of the folder, counted from 1."""
-    weights: Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="(default: $AUDIOGEN_WEIGHTS)")] = None
-    """Folder that holds the embedders' weight files."""
+    weights: Annotated[tuple[str, ...], arg(metavar="[NAME=]PATH [...]",
+                                            help_behavior_hint="(default: $AUDIOGEN_WEIGHTS)")] = ()
+    """Folder of the embedders' weight files, or an embedder's own file or folder as NAME=PATH."""
     short: Literal["reject", "pad"] = "reject"
     """Clips of less than one window of the embedder: reject and list them, or pad them with silence."""
     max_rejects: float = 0.01
@@ -46,21 +49,31 @@ class Embed:
     def run(self) -> int:
         from evaluation.cache import EmbeddingCache, default_cache
         from evaluation.clips import check_clips
-        from evaluation.embedders.base import load_embedder
+        from evaluation.embedders.base import load_embedder, parse_weights
+        from evaluation.processes import joined, together
         from evaluation.report import summarise
+        from evaluation.summary import Summary
 
         match = re.fullmatch(r"(\d+)/(\d+)", self.shard)
         if match is None or not 1 <= int(match[1]) <= int(match[2]):
             raise UserError(f"--shard {self.shard} must be I/N with 1 <= I <= N, e.g. 2/4")
         _npz(self.out)
-        model = load_embedder(self.embedder, weights=self.weights)
-        clips = check_clips(self.folder, shortest=model.window if self.short == "reject" else 0.0,
-                            max_rejects=self.max_rejects, shard=(int(match[1]) - 1, int(match[2])))
-        with EmbeddingCache(":memory:" if self.no_cache else default_cache()) as store:
-            summary = summarise(clips, model, store, pad=self.short == "pad")
-        summary.save(self.out)
-        print(f"{self.out}: {len(clips.clips)} clips, {summary.counts['windows']} windows, "
-              f"{len(clips.rejects)} rejected")
+        weights = parse_weights(self.weights)
+        model = load_embedder(self.embedder, weights=weights)
+        index, shards = int(match[1]) - 1, int(match[2])
+        with joined() as (rank, world), EmbeddingCache(":memory:" if self.no_cache else default_cache()) as store:
+            def part() -> Summary:
+                clips = check_clips(
+                    self.folder, shortest=model.window if self.short == "reject" else 0.0,
+                    max_rejects=self.max_rejects, shard=(index * world + rank, shards * world), store=store,
+                    embedders=(model,), pad=self.short == "pad", weights=weights)
+                return summarise(clips, model, store, pad=self.short == "pad")
+
+            summary = together(part)
+        if rank == 0:
+            summary.save(self.out)
+            print(f"{self.out}: {summary.counts['clips']} clips, {summary.counts['windows']} windows, "
+                  f"{len(summary.rejects)} rejected")
         return 0
 
 

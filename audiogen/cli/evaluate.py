@@ -32,9 +32,9 @@ class Evaluate:
     generated: Annotated[Positional[Path], arg(metavar="GENERATED", help_behavior_hint="")]
     """Folder of generated audio, or a file that `audiogen embed` wrote."""
     embedder: Annotated[tuple[str, ...], arg(aliases=["-e"], metavar="NAME [NAME ...]")] = ("melstats",)
-    """melstats, musicnn, musicnn_mtt, yamnet; several measure side by side."""
+    """melstats, musicnn, yamnet, vggish, panns, clap, ...; several measure side by side."""
     metrics: Annotated[tuple[str, ...], arg(metavar="NAME [NAME ...]", help_behavior_hint="(default: all)")] = ()
-    """frechet fad_inf kernel precision recall density coverage mauve."""
+    """frechet fad_inf kernel precision recall density coverage mauve inception kl."""
     fail_if: Annotated[tuple[str, ...], arg(metavar="CONDITION [CONDITION ...]", help_behavior_hint="")] = ()
     """Exit with 3 where a condition is true, e.g. "fad_inf.hi > 3.0" (.value .lo .hi .se)."""
     out: Annotated[Path | None, arg(aliases=["-o"], metavar="FILE", help_behavior_hint="(default: none)")] = None
@@ -45,24 +45,32 @@ class Evaluate:
     """What the generator was trained on: look for copied passages, and for clips that are too near to it."""
     html: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(default: none)")] = None
     """Where a page is written, with charts and players of the best and worst clips; one file, no network."""
-    weights: Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="(default: $AUDIOGEN_WEIGHTS)")] = None
-    """Folder that holds the embedders' weight files."""
+    weights: Annotated[tuple[str, ...], arg(metavar="[NAME=]PATH [...]",
+                                            help_behavior_hint="(default: $AUDIOGEN_WEIGHTS)")] = ()
+    """Folder of the embedders' weight files, or an embedder's own file or folder as NAME=PATH."""
     short: Literal["reject", "pad"] = "reject"
     """Clips of less than one window of the embedder: reject and list them, or pad them with silence."""
     max_rejects: float = 0.01
     """The share of files that may be unusable before it is an error."""
+    paired: bool = False
+    """GENERATED are copies of REFERENCE's clips of the same names (by a vocoder, a codec): score pair by pair."""
+    speech: bool = False
+    """With --paired: PESQ, STOI and DNSMOS too, which mean nothing for other sounds."""
+    listen: bool = False
+    """Measure tempo and key of clips that carry what was asked for (clips made by audiogen do)."""
     no_anchors: bool = False
     """Do not score known damage to the reference."""
     no_cache: bool = False
     """Do not keep embeddings in the user's cache folder ($AUDIOGEN_CACHE), where they are found again by content."""
-    threads: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: torch's choice)")] = None
-    """CPU threads."""
+    threads: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: all)")] = None
+    """CPU cores to use (default: all)."""
 
     def run(self) -> int:
         import torch
         from rich.console import Console
 
         from evaluation.conditions import Condition
+        from evaluation.embedders.base import parse_weights
         from evaluation.report import evaluate, print_result, write_result
         from evaluation.score import METRICS
 
@@ -72,12 +80,17 @@ class Evaluate:
             if self.threads < 1:
                 raise UserError(f"--threads {self.threads} must be at least 1")
             torch.set_num_threads(self.threads)
+        if self.paired:
+            return self._pairs()
+        if self.speech:
+            raise UserError("--speech belongs to --paired")
         conditions = [Condition.parse(text) for text in self.fail_if]
         notes = Console(stderr=True)
         result = evaluate(
-            self.reference, self.generated, embedders=self.embedder, weights=self.weights, short=self.short,
-            max_rejects=self.max_rejects, metrics=self.metrics or tuple(METRICS), anchors=not self.no_anchors,
-            cache=None if self.no_cache else "default", training=self.training, compat=self.compat,
+            self.reference, self.generated, embedders=self.embedder, weights=parse_weights(self.weights),
+            short=self.short, max_rejects=self.max_rejects, metrics=self.metrics or tuple(METRICS),
+            anchors=not self.no_anchors, cache=None if self.no_cache else "default", training=self.training,
+            compat=self.compat, listen=self.listen, workers=self.threads,
             say=lambda line: notes.print(line, style="dim", markup=False),
         )
         failures = [line for condition in conditions for line in condition.met(result)]
@@ -93,3 +106,29 @@ class Evaluate:
         for line in failures:
             print(f"audiogen: failed: {line}", file=sys.stderr)
         return 3 if failures else 0
+
+    def _pairs(self) -> int:
+        import json
+
+        from rich.console import Console
+
+        from audiogen.core.files import whole_file
+        from evaluation.embedders.base import parse_weights
+        from evaluation.paired import evaluate_pairs, print_pairs
+
+        for name, value in (("--fail-if", self.fail_if), ("--metrics", self.metrics), ("--html", self.html),
+                            ("--compat", self.compat), ("--training", self.training), ("--listen", self.listen)):
+            if value:
+                raise UserError(f"{name} has no meaning with --paired")
+        notes = Console(stderr=True)
+        result = evaluate_pairs(
+            self.reference, self.generated, speech=self.speech, weights=parse_weights(self.weights),
+            max_rejects=self.max_rejects, workers=self.threads,
+            say=lambda line: notes.print(line, style="dim", markup=False),
+        )
+        print_pairs(result)
+        if self.out is not None:
+            with whole_file(self.out) as part:
+                part.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            print(f"written to {self.out}")
+        return 0

@@ -17,10 +17,10 @@ import numpy as np
 
 from audiogen.core.errors import UserError
 from audiogen.core.files import whole_file
+from audiogen.core.parallel import cores, parallel
 from audiogen.data import duplicates
 from audiogen.data.manifest import Entry, Manifest, write_manifest
 from audiogen.data.measure import SUFFIXES, BadFile, Limits, Measured, measure
-from audiogen.data.parallel import cores, parallel
 from audiogen.data.tags import Cascade, Said
 
 if TYPE_CHECKING:

@@ -6,6 +6,8 @@ import hashlib
 import io
 import os
 import pickle
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -37,20 +39,42 @@ class Embedder(Protocol):
         """audio (batch, time) float32 at `sample_rate` -> (batch, windows, dim)."""
 
 
-def load_embedder(name: str, *, weights: str | Path | None = None) -> Embedder:
-    """The embedder of that name, in eval mode. `weights`: the folder that holds weight files."""
+def load_embedder(name: str, *, weights: Mapping[str, str | Path] | str | Path | None = None) -> Embedder:
+    """The embedder of that name, in eval mode.
+
+    weights: the folder that holds weight files; or by embedder's name its own file or folder, "" for all others.
+    """
+    if isinstance(weights, Mapping):
+        weights = weights.get(name, weights.get(""))
     return resolve("embedder", name)(weights=weights)
+
+
+def parse_weights(words: Sequence[str]) -> dict[str, Path] | None:
+    """["folder", "yamnet=some/file.tflite"] -> {"": folder, "yamnet": file}; None for no words."""
+    found: dict[str, Path] = {}
+    for word in words:
+        name, sign, path = word.partition("=")
+        if sign and re.fullmatch(r"\w+", name):
+            resolve("embedder", name)  # an unknown name is an error now
+        else:
+            name, path = "", word
+        if name in found:
+            raise UserError(f"--weights names two places for {name or 'all embedders'}: {found[name]} and {path}")
+        if not Path(path).exists():
+            raise UserError(f"--weights {word}: there is nothing at {path}")
+        found[name] = Path(path)
+    return found or None
 
 
 def read_weights(file: str, *, sha256: str, source: str, weights: str | Path | None) -> bytes:
     """The bytes of a published weight file, checked against its hash.
 
-    Looked for in `weights`, then in the folder that AUDIOGEN_WEIGHTS names. `sha256`: the hash, or its beginning where
-    no more is published. Never downloaded, never patched in place.
+    Looked for in `weights` (its folder, or the file itself), then in the folder that AUDIOGEN_WEIGHTS
+    names. `sha256`: the hash, or its beginning where no more is published. Never downloaded, never patched in place.
     """
     folders = [Path(folder) for folder in (weights, os.environ.get("AUDIOGEN_WEIGHTS")) if folder]
     for folder in folders:
-        path = folder / file
+        path = folder if folder.is_file() else folder / file
         if path.is_file():
             data = path.read_bytes()
             found = hashlib.sha256(data).hexdigest()

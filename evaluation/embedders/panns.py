@@ -108,7 +108,12 @@ class PANNs(nn.Module):
     @torch.no_grad()
     def scores(self, audio: Tensor) -> Tensor:
         """audio (batch, time) -> the probability of each of 527 AudioSet classes, (batch, windows, 527)."""
-        return torch.sigmoid(self.network.fc_audioset(self(audio)))
+        return torch.sigmoid(self.logits(self(audio)))
+
+    @torch.no_grad()
+    def logits(self, features: Tensor) -> Tensor:
+        """features (..., 2048) -> (..., 527), before the sigmoid; linear, so the mean of either is the mean of both."""
+        return self.network.fc_audioset(features)
 
 
 class PANNs32k(PANNs):

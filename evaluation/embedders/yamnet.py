@@ -84,7 +84,11 @@ class YAMNet(nn.Module):
     @torch.no_grad()
     def scores(self, audio: Tensor) -> Tensor:
         """audio (batch, time) -> the probability of each of `classes`, (batch, windows, 521)."""
-        return torch.sigmoid(F.linear(self(audio), self.fc, self.fc_bias))
+        return torch.sigmoid(self.logits(self(audio)))
+
+    def logits(self, features: Tensor) -> Tensor:
+        """features (..., 1024) -> (..., 521), before the sigmoid; linear, so the mean of either is the mean of both."""
+        return F.linear(features, self.fc, self.fc_bias)
 
     def embed(self, patch: Tensor) -> Tensor:
         """log-mel patches (n, 96, 64) -> (n, 1024)."""

@@ -10,7 +10,8 @@ import torch
 from audiogen.cli import main
 from audiogen.core.audio import Audio
 from evaluation.compare import difference
-from evaluation.moments import GroupedMoments
+from evaluation.estimate import GROUPS, groups_of
+from evaluation.moments import GroupedMoments, Moments
 
 
 def normal(rows, dim, seed):
@@ -18,20 +19,22 @@ def normal(rows, dim, seed):
 
 
 def grouped(seed, clips=200, change=lambda x: x):
-    sets = GroupedMoments(3)
-    for index, part in enumerate(normal(4 * clips, 3, seed).split(4)):
-        sets.add(str(index), change(part))
+    """`clips` clips of 4 rows; a group at a time, which is many times faster than clip by clip, and the same."""
+    sets, group = GroupedMoments(3), groups_of([str(index) for index in range(clips)])
+    rows = change(normal(4 * clips, 3, seed))
+    sets.parts = [Moments.of(rows[(group == g).repeat_interleave(4)]) for g in range(GROUPS)]
+    sets.clips = torch.bincount(group, minlength=GROUPS).tolist()
     return sets
 
 
 def test_the_interval_of_the_difference_covers_the_truth():
     # a: N(0, 1.2²), b: N(0, 1.5²), reference N(0, 1), 3 dimensions: 3 · (0.2² - 0.5²) = -0.63
     hits = 0
-    for seed in range(40):
+    for seed in range(24):
         e = difference(grouped(3 * seed), grouped(3 * seed + 1, change=lambda x: 1.2 * x),
                        grouped(3 * seed + 2, change=lambda x: 1.5 * x), paired=False)
         hits += e.low <= -0.63 <= e.high
-    assert hits >= 34
+    assert hits >= 19  # 95 % of 24 is 22.8, standard deviation 1.1
 
 
 def test_pairs_are_sharper_than_independent_sets():
@@ -42,8 +45,8 @@ def test_pairs_are_sharper_than_independent_sets():
 
 
 def test_no_difference_is_called_none():
-    calls = [difference(grouped(9), grouped(10 + 2 * s), grouped(11 + 2 * s), paired=False) for s in range(20)]
-    assert sum(e.low <= 0 <= e.high for e in calls) >= 17
+    calls = [difference(grouped(9), grouped(10 + 2 * s), grouped(11 + 2 * s), paired=False) for s in range(12)]
+    assert sum(e.low <= 0 <= e.high for e in calls) >= 9
 
 
 @pytest.fixture

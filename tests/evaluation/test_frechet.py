@@ -12,7 +12,7 @@ import torch
 
 from audiogen.core.errors import UserError
 from evaluation import frechet_distance
-from evaluation.estimate import Estimate, group_of, student_t
+from evaluation.estimate import GROUPS, Estimate, group_of, groups_of, student_t
 from evaluation.frechet import (
     estimate_frechet,
     frechet_curve,
@@ -132,9 +132,13 @@ def test_moments_add_up_in_any_order_and_sharding():
 
 
 def grouped(rows, dim, seed, scale=1.0):
-    sets = GroupedMoments(dim)
-    for i, part in enumerate(normal(rows, dim, seed).mul(scale).split(4)):
-        sets.add(f"clip {seed} {i}", part)
+    """Clips of 4 rows; a group at a time, which is many times faster than clip by clip, and the same."""
+    sets, group = GroupedMoments(dim), groups_of([f"clip {seed} {i}" for i in range(rows // 4)])
+    drawn_rows = normal(rows, dim, seed).mul(scale)
+    for g in range(GROUPS):
+        mine = (group == g).repeat_interleave(4)
+        if mine.any():
+            sets.parts[g], sets.clips[g] = Moments.of(drawn_rows[mine]), int((group == g).sum())
     return sets
 
 
@@ -183,7 +187,6 @@ DIM = 16
 @lru_cache
 def drawn(rows, seed, scale=1.0):
     return grouped(rows, DIM, seed, scale)
-
 
 
 @pytest.mark.parametrize("rows", [1000, 4000])

@@ -12,11 +12,12 @@ import torch
 from audiogen.cli import main
 from audiogen.core.audio import Audio
 from audiogen.core.errors import UserError
+from evaluation.anchors import ANCHORS
 from evaluation.cache import EmbeddingCache
 from evaluation.clips import cache_key, check_clips, embed_clips
 from evaluation.embedders.base import load_embedder
 from evaluation.frechet import frechet_distance
-from evaluation.report import ANCHORS, evaluate
+from evaluation.report import evaluate
 
 RATE = 16000
 

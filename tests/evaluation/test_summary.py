@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from audiogen.core.errors import UserError
-from evaluation.score import METRICS, score
+from evaluation.score import score
 from evaluation.summary import ROWS, Summary, merged
 
 MADE_BY = {"embedder": "toy", "sample_rate": 16000}
@@ -32,7 +32,8 @@ def test_shards_merged_in_any_order_score_as_the_whole():
         total = merged([shards[i] for i in order])
         assert total.counts == whole.counts
         found = score(reference, total)
-        for name in METRICS:
+        assert found["scores"].keys() == expected["scores"].keys() and len(expected["scores"]) >= 8
+        for name in expected["scores"]:
             assert found["scores"][name]["value"] == pytest.approx(expected["scores"][name]["value"], abs=1e-9), name
             assert found["scores"][name]["se"] == pytest.approx(expected["scores"][name]["se"], abs=1e-9), name
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 
-from audiogen.data.parallel import parallel
+from audiogen.core.parallel import parallel
 
 
 def test_a_task_that_kills_its_process_is_found_and_the_others_are_done():
@@ -19,7 +19,7 @@ def test_a_task_that_kills_its_process_is_found_and_the_others_are_done():
 
 def test_ctrl_c_ends_at_once_with_all_its_processes():
     program = (
-        "from audiogen.data.parallel import parallel\n"
+        "from audiogen.core.parallel import parallel\n"
         "if __name__ == '__main__':\n"
         "    tasks = ['__import__(\"os\").getpid()'] + ['__import__(\"time\").sleep(60)'] * 4\n"
         "    parallel(eval, tasks, workers=2, crashed=None, done=lambda i, pid: print(pid, flush=True))\n"
