@@ -162,7 +162,7 @@ def _architectures() -> tuple[str, ...]:
 def _cuda_commands(scratch: Path) -> tuple[list[list[str]], list[str]]:
     found, headers = nvcc(), _headers()
     known = subprocess.run([found, "--list-gpu-code"], capture_output=True, text=True, check=False).stdout.split()
-    architectures = [name for name in _architectures() if f"sm_{name}" in known]
+    architectures = [name for name in _architectures() if f"sm_{name.rstrip('a')}" in known]  # sm_90a is not listed
     if not architectures:
         raise CannotBuild(f"{found} makes no code for sm_{', sm_'.join(_architectures())}")
     code = [f"-gencode=arch=compute_{name},code=sm_{name}" for name in architectures]

@@ -1,17 +1,19 @@
 // CUDA kernels on the CPU: the very source that nvcc compiles, run thread by thread, so that a machine without a GPU
 // can prove indices, barriers and fragment layouts.
 //
-// Every CUDA thread is a fiber with a stack of its own. A fiber runs until it meets the others: at a block barrier, in a
-// warp-wide instruction (shuffle, ldmatrix, mma), or while it spins on memory. What makes faults visible:
+// Every CUDA thread is a fiber with a stack of its own. A fiber runs until it meets the others: at a block barrier, in
+// a warp-wide instruction (shuffle, ldmatrix, mma), or while it spins on memory. What makes faults visible:
 //   * shared memory begins as NaN (0xFF bytes) and ends in a guard zone that is checked;
 //   * cp.async lands only when it is waited for, never earlier;
 //   * the order in which fibers run is chosen by AUDIOGEN_EMULATION_ORDER, so that a missing barrier gives different
-//     results in one of the orders: 0 forward, 1 backward, 2 and 3 one warp as far as it gets while all others stand still
-//     (the first one, or the last), n > 3 shuffled by seed n;
-//   * lanes of a warp that meet in different instructions, threads that leave while others wait at a barrier, and blocks
+//     results in one of the orders: 0 forward, 1 backward, 2 and 3 one warp as far as it gets while all others stand
+//     still (the first one, or the last), n > 3 shuffled by seed n;
+//   * lanes of a warp that meet in different instructions, threads that leave while others wait at a barrier, and
+//   blocks
 //     that wait for each other for ever abort with a message;
 //   * misaligned 16-byte accesses abort.
-// What it cannot show: speed, register pressure, and the memory model (a store is seen at once by all, in program order).
+// What it cannot show: speed, register pressure, and the memory model (a store is seen at once by all, in program
+// order).
 #pragma once
 
 #include <setjmp.h>
@@ -42,10 +44,18 @@ struct dim3 {
     unsigned x, y, z;
     dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
 };
-struct alignas(16) uint4 { uint32_t x, y, z, w; };
-struct alignas(16) float4 { float x, y, z, w; };
-struct alignas(8) float2 { float x, y; };
-struct alignas(8) uint2 { uint32_t x, y; };
+struct alignas(16) uint4 {
+    uint32_t x, y, z, w;
+};
+struct alignas(16) float4 {
+    float x, y, z, w;
+};
+struct alignas(8) float2 {
+    float x, y;
+};
+struct alignas(8) uint2 {
+    uint32_t x, y;
+};
 using cudaStream_t = void*;
 
 namespace emulation {
@@ -56,7 +66,11 @@ namespace emulation {
 }
 
 struct Block;
-struct Copy { void* to; const void* from; bool valid; };
+struct Copy {
+    void* to;
+    const void* from;
+    bool valid;
+};
 
 struct Fiber {
     dim3 thread, block;
@@ -189,10 +203,13 @@ inline void arrange(std::vector<Fiber*>& fibers) {
 inline std::vector<Fiber*> all_but_one_warp(std::vector<Fiber*>& fibers, bool last) {
     auto key = [](const Fiber* fiber) { return std::make_pair(fiber->home, fiber->warp); };
     auto less = [&](const Fiber* a, const Fiber* b) { return a->warp < b->warp; };
-    const Fiber* chosen = last ? *std::max_element(fibers.begin(), fibers.end(), less) : *std::min_element(fibers.begin(), fibers.end(), less);
+    const Fiber* chosen = last ? *std::max_element(fibers.begin(), fibers.end(), less)
+                               : *std::min_element(fibers.begin(), fibers.end(), less);
     std::vector<Fiber*> others;
-    std::copy_if(fibers.begin(), fibers.end(), std::back_inserter(others), [&](Fiber* fiber) { return key(fiber) != key(chosen); });
-    fibers.erase(std::remove_if(fibers.begin(), fibers.end(), [&](Fiber* fiber) { return key(fiber) != key(chosen); }), fibers.end());
+    std::copy_if(fibers.begin(), fibers.end(), std::back_inserter(others),
+                 [&](Fiber* fiber) { return key(fiber) != key(chosen); });
+    fibers.erase(std::remove_if(fibers.begin(), fibers.end(), [&](Fiber* fiber) { return key(fiber) != key(chosen); }),
+                 fibers.end());
     return others;
 }
 
@@ -311,7 +328,11 @@ template <class T>
 T __shfl_xor_sync(uint32_t, T value, int mask) {
     static const char name = 0;
     T got{};
-    struct Slot { T value; int mask; T* got; } slot{value, mask, &got};
+    struct Slot {
+        T value;
+        int mask;
+        T* got;
+    } slot{value, mask, &got};
     emulation::warp_wide(&name, &slot, [](void** slots) {
         for (int lane = 0; lane < 32; ++lane) {
             Slot* own = static_cast<Slot*>(slots[lane]);
@@ -325,7 +346,11 @@ template <class T>
 T __shfl_up_sync(uint32_t, T value, int delta) {
     static const char name = 0;
     T got{};
-    struct Slot { T value; int delta; T* got; } slot{value, delta, &got};
+    struct Slot {
+        T value;
+        int delta;
+        T* got;
+    } slot{value, delta, &got};
     emulation::warp_wide(&name, &slot, [](void** slots) {
         for (int lane = 0; lane < 32; ++lane) {
             Slot* own = static_cast<Slot*>(slots[lane]);
@@ -360,15 +385,23 @@ inline float to_float(bf16 x) {
     return result;
 }
 inline float to_float(half x) { return static_cast<float>(x.value); }
-template <class T> T from_float(float x);
-template <> inline float from_float<float>(float x) { return x; }
-template <> inline bf16 from_float<bf16>(float x) {
+template <class T>
+T from_float(float x);
+template <>
+inline float from_float<float>(float x) {
+    return x;
+}
+template <>
+inline bf16 from_float<bf16>(float x) {
     uint32_t bits;
     std::memcpy(&bits, &x, 4);
     if (std::isnan(x)) return bf16{0x7FFF};
     return bf16{static_cast<uint16_t>((bits + 0x7FFF + (bits >> 16 & 1)) >> 16)};  // to nearest, ties to even
 }
-template <> inline half from_float<half>(float x) { return half{static_cast<_Float16>(x)}; }
+template <>
+inline half from_float<half>(float x) {
+    return half{static_cast<_Float16>(x)};
+}
 
 inline float tanh_approximate(float x) { return std::tanh(x); }
 
@@ -396,8 +429,10 @@ void copy_async_wait() {
     emulation::Fiber& fiber = emulation::me();
     while (static_cast<int>(fiber.committed.size()) > kLeft) {
         for (const emulation::Copy& copy : fiber.committed.front()) {
-            if (copy.valid) std::memcpy(copy.to, copy.from, 16);
-            else std::memset(copy.to, 0, 16);
+            if (copy.valid)
+                std::memcpy(copy.to, copy.from, 16);
+            else
+                std::memset(copy.to, 0, 16);
         }
         fiber.committed.erase(fiber.committed.begin());
     }
@@ -409,7 +444,10 @@ void copy_async_wait() {
 /// 4 bytes at row l / 4, byte 4 (l % 4). Transposed: two 16-bit elements, of rows 2 (l % 4) and + 1, column l / 4.
 inline void emulated_ldmatrix(uint32_t (&to)[4], const void* row, bool transposed) {
     static const char names[2] = {0, 0};
-    struct Slot { uint32_t* to; const unsigned char* row; } slot{to, static_cast<const unsigned char*>(row)};
+    struct Slot {
+        uint32_t* to;
+        const unsigned char* row;
+    } slot{to, static_cast<const unsigned char*>(row)};
     if (reinterpret_cast<uintptr_t>(row) % 16) emulation::fail("an ldmatrix row is not aligned to 16 bytes");
     emulation::warp_wide(&names[transposed], &slot, [transposed](void** slots) {
         for (int matrix = 0; matrix < 4; ++matrix)
@@ -437,7 +475,11 @@ inline void load_matrices_transposed(uint32_t (&to)[4], const void* row) { emula
 template <class T>
 void matrix_multiply(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
     static const char name = 0;
-    struct Slot { float* d; const uint32_t* a; uint32_t b[2]; } slot{d, a, {b0, b1}};
+    struct Slot {
+        float* d;
+        const uint32_t* a;
+        uint32_t b[2];
+    } slot{d, a, {b0, b1}};
     emulation::warp_wide(&name, &slot, [](void** slots) {
         constexpr bool wide = std::is_same_v<T, float>;
         constexpr int depth = wide ? 8 : 16;
@@ -456,12 +498,15 @@ void matrix_multiply(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_
         for (int lane = 0; lane < 32; ++lane) {
             const Slot* own = static_cast<Slot*>(slots[lane]);
             const int g = lane / 4, t = lane % 4;
-            for (int i = 0; i < 4; ++i) put(&left[g + 8 * (i % 2)][wide ? t + 4 * (i / 2) : 2 * t + 8 * (i / 2)], own->a[i]);
+            for (int i = 0; i < 4; ++i)
+                put(&left[g + 8 * (i % 2)][wide ? t + 4 * (i / 2) : 2 * t + 8 * (i / 2)], own->a[i]);
             for (int i = 0; i < 2; ++i) {
                 float pair[2];
                 put(pair, own->b[i]);
-                if constexpr (wide) right[t + 4 * i][g] = pair[0];
-                else right[2 * t + 8 * i][g] = pair[0], right[2 * t + 8 * i + 1][g] = pair[1];
+                if constexpr (wide)
+                    right[t + 4 * i][g] = pair[0];
+                else
+                    right[2 * t + 8 * i][g] = pair[0], right[2 * t + 8 * i + 1][g] = pair[1];
             }
         }
         for (int lane = 0; lane < 32; ++lane) {

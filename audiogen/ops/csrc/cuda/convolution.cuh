@@ -6,9 +6,10 @@
 //
 // Layout: channels-last, rows of time; `taps` packed as (tap, out, in), so that K is contiguous for both operands.
 //
-// Bound. Forward, 16-bit, C channels in and out, 3 taps: 6 C^2 FLOP per step against 4 C bytes: 1.5 C FLOP per byte, so above C = 128
-// the tensor units, below it memory (H200: 4.8 TB/s against about 600 TFLOP/s by mma.sync). Weights' gradient: a 64 x 64 tile of w
-// reads 256 bytes per step for 8192 FLOP (16-bit); the tiles of one item run side by side and share the reads in L2.
+// Bound. Forward, 16-bit, C channels in and out, 3 taps: 6 C^2 FLOP per step against 4 C bytes: 1.5 C FLOP per byte, so
+// above C = 128 the tensor units, below it memory (H200: 4.8 TB/s against about 600 TFLOP/s by mma.sync). Weights'
+// gradient: a 64 x 64 tile of w reads 256 bytes per step for 8192 FLOP (16-bit); the tiles of one item run side by side
+// and share the reads in L2.
 //
 // The weights' gradient is deterministic: the steps are cut into splits by the shape alone, every split writes its own
 // partial sum, and a second kernel adds them in order. No atomics.
@@ -32,8 +33,8 @@ template <class T>
 struct Convolution {
     const T* a;  // (batch, time, inputs), by strides
     int64_t a_batch, a_row;
-    const T* taps;  // (kernel, outputs, inputs)
-    const T* bias;  // (outputs,) or null
+    const T* taps;   // (kernel, outputs, inputs)
+    const T* bias;   // (outputs,) or null
     const T* added;  // (batch, time, outputs), by strides, times added_scale; or null
     int64_t added_batch, added_row;
     float added_scale;
@@ -97,7 +98,8 @@ struct WeightGradient {
     int offsets[kMostTaps];
 };
 
-/// The splits of the steps: enough blocks for any chip, and a function of the shape alone, so that sums do not depend on the chip.
+/// The splits of the steps: enough blocks for any chip, and a function of the shape alone, so that sums do not depend
+/// on the chip.
 inline int splits_of(int batch, int time, int rows, int columns, int kernel) {
     const int64_t chunks = static_cast<int64_t>(batch) * divide_up(time, kSteps);
     const int64_t tiles = static_cast<int64_t>(divide_up(rows, kTile)) * divide_up(columns, kTile) * kernel;
@@ -107,12 +109,14 @@ inline int splits_of(int batch, int time, int rows, int columns, int kernel) {
 
 template <class T>
 __global__ void __launch_bounds__(kThreads) weight_gradient_kernel(WeightGradient<T> p) {
-    constexpr int V = 16 / sizeof(T), kStride = kTile + (sizeof(T) == 2 ? 8 : 8);  // 144 or 288 bytes: no bank conflicts
+    constexpr int V = 16 / sizeof(T),
+                  kStride = kTile + (sizeof(T) == 2 ? 8 : 8);  // 144 or 288 bytes: no bank conflicts
     constexpr int kMatrix = kSteps * kStride, kDepth = 32 / sizeof(T);
     T* shared = reinterpret_cast<T*>(dynamic_shared());  // stage, matrix (a or b), step, column
     const int thread = threadIdx.x, lane = thread % 32, warp = thread / 32, wm = warp % 4, wn = warp / 4;
     const int column_tiles = divide_up(p.columns, kTile);
-    const int m0 = static_cast<int>(blockIdx.x) / column_tiles * kTile, n0 = static_cast<int>(blockIdx.x) % column_tiles * kTile;
+    const int m0 = static_cast<int>(blockIdx.x) / column_tiles * kTile,
+              n0 = static_cast<int>(blockIdx.x) % column_tiles * kTile;
     const int tap = blockIdx.y, split = blockIdx.z, offset = p.offsets[tap];
     const int per_item = divide_up(p.time, kSteps);
     const int64_t chunks = static_cast<int64_t>(p.batch) * per_item;
@@ -128,7 +132,8 @@ __global__ void __launch_bounds__(kThreads) weight_gradient_kernel(WeightGradien
             const bool valid = t < p.time && source >= 0 && source < p.time && column < (which ? p.columns : p.rows);
             const T* from = which ? p.b + item * p.b_batch + source * p.b_row + column
                                   : p.a + item * p.a_batch + source * p.a_row + column;
-            copy_async_16(shared + (2 * stage + which) * kMatrix + step * kStride + piece * V, valid ? from : p.a, valid);
+            copy_async_16(shared + (2 * stage + which) * kMatrix + step * kStride + piece * V, valid ? from : p.a,
+                          valid);
         }
     };
     float sums[1][4][4];
@@ -147,7 +152,8 @@ __global__ void __launch_bounds__(kThreads) weight_gradient_kernel(WeightGradien
         for (int step = 0; step < kSteps; step += kDepth) {
             uint32_t a[1][4], b[2][4];
             if constexpr (sizeof(T) == 2) {
-                load_matrices_transposed(a[0], left + (step + lane / 16 * 8 + lane % 8) * kStride + wm * 16 + lane / 8 % 2 * 8);
+                load_matrices_transposed(
+                    a[0], left + (step + lane / 16 * 8 + lane % 8) * kStride + wm * 16 + lane / 8 % 2 * 8);
 #pragma unroll
                 for (int pair = 0; pair < 2; ++pair)
                     load_matrices_transposed(b[pair], right + (step + lane / 8 % 2 * 8 + lane % 8) * kStride + wn * 32 +
@@ -174,10 +180,11 @@ __global__ void __launch_bounds__(kThreads) weight_gradient_kernel(WeightGradien
         }
 }
 
-/// weight (rows, columns, kernel) = scale * the sum of the splits, in order, + of every item's sums[item][tap][row] * shift[item][column].
+/// weight (rows, columns, kernel) = scale * the sum of the splits, in order, + of every item's sums[item][tap][row] *
+/// shift[item][column].
 template <class T>
-__global__ void weight_gradient_sum_kernel(const float* partial, T* weight, int rows, int columns, int kernel, int splits, float scale,
-                                           const float* sums, const T* shift, int batch) {
+__global__ void weight_gradient_sum_kernel(const float* partial, T* weight, int rows, int columns, int kernel,
+                                           int splits, float scale, const float* sums, const T* shift, int batch) {
     const int64_t size = static_cast<int64_t>(kernel) * rows * columns;
     const int64_t at = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
     if (at >= size) return;
@@ -194,12 +201,13 @@ __global__ void weight_gradient_sum_kernel(const float* partial, T* weight, int 
 
 /// p.partial needs splits * kernel * rows * columns floats.
 template <class T>
-void weight_gradient(const WeightGradient<T>& p, T* weight, float scale, const float* sums, const T* shift, cudaStream_t stream) {
+void weight_gradient(const WeightGradient<T>& p, T* weight, float scale, const float* sums, const T* shift,
+                     cudaStream_t stream) {
     constexpr int kStride = kTile + 8;
     const dim3 grid(divide_up(p.rows, kTile) * divide_up(p.columns, kTile), p.kernel, p.splits);
     launch(weight_gradient_kernel<T>, grid, dim3(kThreads), 4 * kSteps * kStride * sizeof(T), stream, p);
-    launch(weight_gradient_sum_kernel<T>, dim3(divide_up(static_cast<int64_t>(p.kernel) * p.rows * p.columns, 256)), dim3(256), 0,
-           stream, p.partial, weight, p.rows, p.columns, p.kernel, p.splits, scale, sums, shift, p.batch);
+    launch(weight_gradient_sum_kernel<T>, dim3(divide_up(static_cast<int64_t>(p.kernel) * p.rows * p.columns, 256)),
+           dim3(256), 0, stream, p.partial, weight, p.rows, p.columns, p.kernel, p.splits, scale, sums, shift, p.batch);
 }
 
 // ---------------------------------------------------------------------- sums over time
@@ -208,7 +216,8 @@ constexpr int kSumRows = 512;  // steps of a partial sum
 
 /// partial[item][segment][column] = sum of a[item][t][column] over a segment of the steps begin <= t < end.
 template <class T>
-__global__ void column_sums_kernel(const T* a, int64_t a_batch, int64_t a_row, int columns, int begin, int end, float* partial) {
+__global__ void column_sums_kernel(const T* a, int64_t a_batch, int64_t a_row, int columns, int begin, int end,
+                                   float* partial) {
     float* shared = reinterpret_cast<float*>(dynamic_shared());  // (8, 32)
     const int lane = threadIdx.x % 32, group = threadIdx.x / 32, column = blockIdx.x * 32 + lane;
     const int first = begin + blockIdx.y * kSumRows, last = first + kSumRows < end ? first + kSumRows : end;
@@ -225,7 +234,8 @@ __global__ void column_sums_kernel(const T* a, int64_t a_batch, int64_t a_row, i
 
 /// out[outer * out_stride + inner] = scale * sum over k of in[outer][k][inner], in order.
 template <class T>
-__global__ void ordered_sum_kernel(const float* in, T* out, int outer, int count, int inner, int64_t out_stride, float scale) {
+__global__ void ordered_sum_kernel(const float* in, T* out, int outer, int count, int inner, int64_t out_stride,
+                                   float scale) {
     const int at = blockIdx.x * blockDim.x + threadIdx.x;
     if (at >= outer * inner) return;
     const int64_t row = at / inner, column = at % inner;
@@ -236,19 +246,21 @@ __global__ void ordered_sum_kernel(const float* in, T* out, int outer, int count
 
 inline int sum_segments(int time) { return divide_up(time, kSumRows); }
 
-/// sums[item][column] (rows `sums_stride` apart) over steps begin <= t < end; `partial` needs batch * sum_segments(time) * columns floats.
+/// sums[item][column] (rows `sums_stride` apart) over steps begin <= t < end; `partial` needs batch *
+/// sum_segments(time) * columns floats.
 template <class T>
-void column_sums(const T* a, int64_t a_batch, int64_t a_row, int batch, int columns, int begin, int end, float* partial, float* sums,
-                 int64_t sums_stride, cudaStream_t stream) {
+void column_sums(const T* a, int64_t a_batch, int64_t a_row, int batch, int columns, int begin, int end, float* partial,
+                 float* sums, int64_t sums_stride, cudaStream_t stream) {
     const int segments = end > begin ? divide_up(end - begin, kSumRows) : 0;
     if (segments)
-        launch(column_sums_kernel<T>, dim3(divide_up(columns, 32), segments, batch), dim3(256), 256 * sizeof(float), stream, a, a_batch,
-               a_row, columns, begin, end, partial);
-    launch(ordered_sum_kernel<float>, dim3(divide_up(static_cast<int64_t>(batch) * columns, 256)), dim3(256), 0, stream, partial, sums,
-           batch, segments, columns, sums_stride, 1.0f);
+        launch(column_sums_kernel<T>, dim3(divide_up(columns, 32), segments, batch), dim3(256), 256 * sizeof(float),
+               stream, a, a_batch, a_row, columns, begin, end, partial);
+    launch(ordered_sum_kernel<float>, dim3(divide_up(static_cast<int64_t>(batch) * columns, 256)), dim3(256), 0, stream,
+           partial, sums, batch, segments, columns, sums_stride, 1.0f);
 }
 
-/// The sum over items and time, in type T: partial sums first of every item, then of all. `sums`: batch * columns floats.
+/// The sum over items and time, in type T: partial sums first of every item, then of all. `sums`: batch * columns
+/// floats.
 template <class T>
 void total_sums(const float* sums, T* total, int batch, int columns, float scale, cudaStream_t stream) {
     launch(ordered_sum_kernel<T>, dim3(divide_up(columns, 256)), dim3(256), 0, stream, sums, total, 1, batch, columns,
@@ -264,8 +276,8 @@ __global__ void reorder_kernel(const T* from, T* to, int n0, int n1, int n2, int
 }
 template <class T>
 void reorder(const T* from, T* to, int n0, int n1, int n2, int64_t s0, int64_t s1, int64_t s2, cudaStream_t stream) {
-    launch(reorder_kernel<T>, dim3(divide_up(static_cast<int64_t>(n0) * n1 * n2, 256)), dim3(256), 0, stream, from, to, n0, n1, n2, s0,
-           s1, s2);
+    launch(reorder_kernel<T>, dim3(divide_up(static_cast<int64_t>(n0) * n1 * n2, 256)), dim3(256), 0, stream, from, to,
+           n0, n1, n2, s0, s1, s2);
 }
 
 }  // namespace audiogen

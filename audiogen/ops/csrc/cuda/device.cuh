@@ -1,4 +1,5 @@
-// What the kernels use of the device, under names that say it: warp matrices, asynchronous copies, flags, 16-bit floats.
+// What the kernels use of the device, under names that say it: warp matrices, asynchronous copies, flags, 16-bit
+// floats.
 //
 // Compiled by nvcc these are the PTX instructions. Compiled by a C++ compiler (AUDIOGEN_EMULATED) the header
 // cuda_on_host.h of tests/ops/emulation supplies the same names, and the kernels run on the CPU, thread by thread.
@@ -18,8 +19,8 @@
 
 using bf16 = __nv_bfloat16;
 
-// Functions that are called from many places and are long: one copy of the machine code. What inlining would have told the compiler, in
-// which memory a pointer points, is told by hand.
+// Functions that are called from many places and are long: one copy of the machine code. What inlining would have told
+// the compiler, in which memory a pointer points, is told by hand.
 #define AUDIOGEN_ONE_COPY __noinline__
 #define AUDIOGEN_IS_SHARED(pointer) __builtin_assume(__isShared(pointer))
 #define AUDIOGEN_IS_GLOBAL(pointer) __builtin_assume(__isGlobal(pointer))
@@ -27,10 +28,20 @@ using bf16 = __nv_bfloat16;
 __device__ __forceinline__ float to_float(float x) { return x; }
 __device__ __forceinline__ float to_float(bf16 x) { return __bfloat162float(x); }
 __device__ __forceinline__ float to_float(half x) { return __half2float(x); }
-template <class T> __device__ __forceinline__ T from_float(float x);
-template <> __device__ __forceinline__ float from_float<float>(float x) { return x; }
-template <> __device__ __forceinline__ bf16 from_float<bf16>(float x) { return __float2bfloat16(x); }
-template <> __device__ __forceinline__ half from_float<half>(float x) { return __float2half(x); }
+template <class T>
+__device__ __forceinline__ T from_float(float x);
+template <>
+__device__ __forceinline__ float from_float<float>(float x) {
+    return x;
+}
+template <>
+__device__ __forceinline__ bf16 from_float<bf16>(float x) {
+    return __float2bfloat16(x);
+}
+template <>
+__device__ __forceinline__ half from_float<half>(float x) {
+    return __float2half(x);
+}
 
 /// One instruction; absolute error below 5e-4, for results that are rounded to 16 bits.
 __device__ __forceinline__ float tanh_approximate(float x) {
@@ -51,7 +62,8 @@ __device__ __forceinline__ uint32_t shared_address(const void* at) {
 
 /// 16 bytes from global to shared memory, past the registers; zeros where not valid (`from` is then not read).
 __device__ __forceinline__ void copy_async_16(void* to, const void* from, bool valid) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from), "r"(valid ? 16 : 0)
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from),
+                 "r"(valid ? 16 : 0)
                  : "memory");
 }
 __device__ __forceinline__ void copy_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
@@ -64,12 +76,16 @@ __device__ __forceinline__ void copy_async_wait() {
 /// 4 bytes at row l / 4, byte 4 (l % 4). With TF32 elements that is element l % 4.
 __device__ __forceinline__ void load_matrices(uint32_t (&to)[4], const void* row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3]) : "r"(shared_address(row)) : "memory");
+                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+                 : "r"(shared_address(row))
+                 : "memory");
 }
 /// The same, transposed (16-bit elements only): rows 2 (l % 4) and + 1, column l / 4.
 __device__ __forceinline__ void load_matrices_transposed(uint32_t (&to)[4], const void* row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3]) : "r"(shared_address(row)) : "memory");
+                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+                 : "r"(shared_address(row))
+                 : "memory");
 }
 
 /// d += a b, (16 x 32 bytes) (32 bytes x 8), float32 sums; with g = lane / 4, t = lane % 4:
@@ -78,13 +94,13 @@ __device__ __forceinline__ void load_matrices_transposed(uint32_t (&to)[4], cons
 ///   d[i]: row g + 8 (i / 2), column 2 t + i % 2
 template <class T>
 __device__ __forceinline__ void matrix_multiply(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1);
-#define AUDIOGEN_MMA(type, shape)                                                                                     \
-    template <>                                                                                                       \
-    __device__ __forceinline__ void matrix_multiply<type>(float (&d)[4], const uint32_t (&a)[4], uint32_t b0,         \
-                                                          uint32_t b1) {                                              \
-        asm volatile("mma.sync.aligned." shape " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"      \
-                     : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])                                                 \
-                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));                                 \
+#define AUDIOGEN_MMA(type, shape)                                                                                 \
+    template <>                                                                                                   \
+    __device__ __forceinline__ void matrix_multiply<type>(float (&d)[4], const uint32_t (&a)[4], uint32_t b0,     \
+                                                          uint32_t b1) {                                          \
+        asm volatile("mma.sync.aligned." shape " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};" \
+                     : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])                                             \
+                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));                             \
     }
 AUDIOGEN_MMA(bf16, "m16n8k16.row.col.f32.bf16.bf16.f32")
 AUDIOGEN_MMA(half, "m16n8k16.row.col.f32.f16.f16.f32")
@@ -120,11 +136,15 @@ __device__ __forceinline__ void store_pack(T* to, const Pack<T>& pack) {
 /// tanh and the logistic function: exact to float32 rounding for float32, one instruction each for 16-bit types.
 template <class T>
 __device__ __forceinline__ float tanh_of(float x) {
-    if constexpr (sizeof(T) == 4) return 1.0f - 2.0f / (1.0f + expf(2.0f * x));
-    else return tanh_approximate(x);
+    if constexpr (sizeof(T) == 4)
+        return 1.0f - 2.0f / (1.0f + expf(2.0f * x));
+    else
+        return tanh_approximate(x);
 }
 template <class T>
 __device__ __forceinline__ float logistic_of(float x) {
-    if constexpr (sizeof(T) == 4) return 1.0f / (1.0f + expf(-x));
-    else return 0.5f + 0.5f * tanh_approximate(0.5f * x);
+    if constexpr (sizeof(T) == 4)
+        return 1.0f / (1.0f + expf(-x));
+    else
+        return 0.5f + 0.5f * tanh_approximate(0.5f * x);
 }

@@ -1,22 +1,23 @@
 // One WaveNet layer, forward and backward (audiogen/ops/gated_dilated_layer.py has the formulas and the reference).
 //
-// Forward: one kernel, and nothing between the convolution and the outputs in device memory. A block owns M = 128 (or 64)
-// steps of one item. (1) For 64 gates at a time, tanh and sigmoid rows side by side: z = taps x, on tensor cores (tile_gemm.cuh); the thread
-// that holds z_a of a gate holds its z_b too, adds bias and conditioning, and puts h = tanh sigmoid into shared memory. (2) For 128 of the
-// channels + skip_channels columns at a time: h from shared memory times the 1x1 weights; x and skip are read, added and written
-// 16 bytes a thread.
+// Forward: one kernel, and nothing between the convolution and the outputs in device memory. A block owns M = 128 (or
+// 64) steps of one item. (1) For 64 gates at a time, tanh and sigmoid rows side by side: z = taps x, on tensor cores
+// (tile_gemm.cuh); the thread that holds z_a of a gate holds its z_b too, adds bias and conditioning, and puts h = tanh
+// sigmoid into shared memory. (2) For 128 of the channels + skip_channels columns at a time: h from shared memory times
+// the 1x1 weights; x and skip are read, added and written 16 bytes a thread.
 //
-// Backward: (1) gates_kernel makes z again, and the gradient of h from those of x_out and skip, and writes h and the gradient of
-// z to scratch memory (the dilated taps of other blocks need the latter); (2) convolution_kernel: gradient of x;
-// (3) weight_gradient_kernel twice or thrice; (4) sums over time for biases, band and conditioning. No atomics: results do not change
-// from run to run.
+// Backward: (1) gates_kernel makes z again, and the gradient of h from those of x_out and skip, and writes h and the
+// gradient of z to scratch memory (the dilated taps of other blocks need the latter); (2) convolution_kernel: gradient
+// of x; (3) weight_gradient_kernel twice or thrice; (4) sums over time for biases, band and conditioning. No atomics:
+// results do not change from run to run.
 //
 // Layout: x, skip and gradients channels-last (batch, time, channels); condition (batch, frames, 2 gate).
 //
-// Bound, forward, per step, C = gate = skip_channels channels, kernel 3, 16-bit: 16 C^2 FLOP and 8 C bytes, 2 C FLOP per byte. C = 64:
-// 131 kFLOP against 512 bytes, 128 FLOP per byte, which is about where an H200 turns (600 TFLOP/s of mma.sync against 4.8 TB/s); C = 128: the
-// tensor units. Weights come from L2: 16 C^2 bytes per 128 steps, another C / 8 bytes a step. Unfused PyTorch moves some 16 C numbers a step,
-// four times as much. Backward: 48 C^2 FLOP and, with the scratch, about 26 C bytes.
+// Bound, forward, per step, C = gate = skip_channels channels, kernel 3, 16-bit: 16 C^2 FLOP and 8 C bytes, 2 C FLOP
+// per byte. C = 64: 131 kFLOP against 512 bytes, 128 FLOP per byte, which is about where an H200 turns (600 TFLOP/s of
+// mma.sync against 4.8 TB/s); C = 128: the tensor units. Weights come from L2: 16 C^2 bytes per 128 steps, another C /
+// 8 bytes a step. Unfused PyTorch moves some 16 C numbers a step, four times as much. Backward: 48 C^2 FLOP and, with
+// the scratch, about 26 C bytes.
 #pragma once
 
 #include "convolution.cuh"
@@ -30,8 +31,8 @@ template <class T>
 struct Conditioning {
     const T* values;  // (batch, frames, rows), by strides, rows contiguous; null: none
     int64_t batch, frame;
-    const int* first;    // (time,): a band; null: every frame is held for `hold` steps
-    const float* band;   // (time, taps)
+    const int* first;   // (time,): a band; null: every frame is held for `hold` steps
+    const float* band;  // (time, taps)
     int taps, hold;
 };
 
@@ -39,8 +40,8 @@ template <class T>
 struct Layer {
     const T* x;  // (batch, time, channels), by strides
     int64_t x_batch, x_row;
-    const T* taps;  // (kernel, 2 gate, channels)
-    const T* bias;  // (2 gate,) or null
+    const T* taps;           // (kernel, 2 gate, channels)
+    const T* bias;           // (2 gate,) or null
     const float* tap_shift;  // (batch, kernel, 2 gate): each tap's weights times the shift; or null
     Conditioning<T> condition;
     int batch, time, channels, gate, skip_channels, kernel;
@@ -69,17 +70,20 @@ __host__ __device__ constexpr int h_stride(int gate) {
 
 /// z for the gates 64 chunk .. 64 chunk + 63 of a tile: without bias and conditioning.
 template <class T, int M>
-__device__ __forceinline__ void convolve_gates(float (&sums)[M / 64][8][4], const Layer<T>& p, int item, int first_row, int chunk) {
+__device__ __forceinline__ void convolve_gates(float (&sums)[M / 64][8][4], const Layer<T>& p, int item, int first_row,
+                                               int chunk) {
     Segment<T> segments[kTaps];
     for (int j = 0; j < p.kernel; ++j)
         segments[j] = {p.x + item * p.x_batch, p.x_row, p.offsets[j], p.channels,
                        p.taps + static_cast<int64_t>(j) * 2 * p.gate * p.channels};
     clear(sums);
-    TileGemm<T, M, 8>::run(sums, dynamic_shared(), segments, p.kernel, first_row, p.time, [&](const Segment<T>& segment, int n) {
-        // Of a warp's 64 columns the first 32 are tanh rows, the others the sigmoid rows of the same gates.
-        const int gate = chunk * 64 + n / 64 * 32 + n % 32, row = n % 64 / 32 * p.gate + gate;
-        return gate < p.gate ? segment.b + static_cast<int64_t>(row) * segment.depth : nullptr;
-    });
+    TileGemm<T, M, 8>::run(sums, dynamic_shared(), segments, p.kernel, first_row, p.time,
+                           [&](const Segment<T>& segment, int n) {
+                               // Of a warp's 64 columns the first 32 are tanh rows, the others the sigmoid rows of the
+                               // same gates.
+                               const int gate = chunk * 64 + n / 64 * 32 + n % 32, row = n % 64 / 32 * p.gate + gate;
+                               return gate < p.gate ? segment.b + static_cast<int64_t>(row) * segment.depth : nullptr;
+                           });
 }
 
 /// values[0 .. V) += bias, shift and conditioning of z's rows `row` .. `row` + V - 1 at step t.
@@ -109,9 +113,11 @@ __device__ __forceinline__ void add_to_z(float (&values)[V], const Layer<T>& p, 
     }
 }
 
-/// For every row and pack of gates of a thread: use(row, gate, mi, upper, pack, a, b), a and b being z_a and z_b of V gates, complete.
+/// For every row and pack of gates of a thread: use(row, gate, mi, upper, pack, a, b), a and b being z_a and z_b of V
+/// gates, complete.
 template <class T, int M, class Use>
-__device__ __forceinline__ void each_gate(float (&sums)[M / 64][8][4], const Layer<T>& p, int item, int first_row, int chunk, Use use) {
+__device__ __forceinline__ void each_gate(float (&sums)[M / 64][8][4], const Layer<T>& p, int item, int first_row,
+                                          int chunk, Use use) {
     constexpr int V = 16 / sizeof(T), kPacks = 8 / V;
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, wm = warp % kWarpsM, wn = warp / kWarpsM;
 #pragma unroll
@@ -146,13 +152,15 @@ __global__ void __launch_bounds__(kThreads) gated_layer_kernel(Layer<T> p, Layer
 
     for (int chunk = 0; chunk * 64 < p.gate; ++chunk) {
         convolve_gates<T, M>(sums, p, item, first_row, chunk);
-        each_gate<T, M>(sums, p, item, first_row, chunk, [&](int row, int gate, int, int, int, float (&a)[V], float (&b)[V]) {
-            if (gate >= divide_up(p.gate, 2 * V) * 2 * V) return;
-            Pack<T> pack;  // gates from p.gate to a whole step of K are tanh(0) sigmoid(0) = 0
+        each_gate<T, M>(sums, p, item, first_row, chunk,
+                        [&](int row, int gate, int, int, int, float (&a)[V], float (&b)[V]) {
+                            if (gate >= divide_up(p.gate, 2 * V) * 2 * V) return;
+                            Pack<T> pack;  // gates from p.gate to a whole step of K are tanh(0) sigmoid(0) = 0
 #pragma unroll
-            for (int i = 0; i < V; ++i) pack.values[i] = from_float<T>(tanh_of<T>(a[i]) * logistic_of<T>(b[i]));
-            store_pack(reinterpret_cast<T*>(h + row * stride) + gate, pack);
-        });
+                            for (int i = 0; i < V; ++i)
+                                pack.values[i] = from_float<T>(tanh_of<T>(a[i]) * logistic_of<T>(b[i]));
+                            store_pack(reinterpret_cast<T*>(h + row * stride) + gate, pack);
+                        });
     }
 
     const int channels = o.out_weight ? p.channels : 0, columns = channels + p.skip_channels;
@@ -160,11 +168,14 @@ __global__ void __launch_bounds__(kThreads) gated_layer_kernel(Layer<T> p, Layer
     for (int first_column = 0; first_column < columns; first_column += Gemm::kColumns) {
         clear(sums);
         // Its first barrier also says that h is complete.
-        Gemm::run(sums, dynamic_shared(), &segment, 1, 0, M, [&](const Segment<T>&, int n) -> const T* {
-            n += first_column;
-            if (n < channels) return o.out_weight + static_cast<int64_t>(n) * p.gate;
-            return n < columns ? o.skip_weight + static_cast<int64_t>(n - channels) * p.gate : nullptr;
-        }, h, stride);
+        Gemm::run(
+            sums, dynamic_shared(), &segment, 1, 0, M,
+            [&](const Segment<T>&, int n) -> const T* {
+                n += first_column;
+                if (n < channels) return o.out_weight + static_cast<int64_t>(n) * p.gate;
+                return n < columns ? o.skip_weight + static_cast<int64_t>(n - channels) * p.gate : nullptr;
+            },
+            h, stride);
         Gemm::each_pack(sums, [&](int row, int column, float (&values)[V]) {
             const int64_t t = first_row + row;
             int n = first_column + column;
@@ -173,8 +184,10 @@ __global__ void __launch_bounds__(kThreads) gated_layer_kernel(Layer<T> p, Layer
             if (!straight) n -= channels;
             const T* bias = straight ? o.out_bias : o.skip_bias;
             const T* before = straight ? p.x + item * p.x_batch + t * p.x_row
-                              : o.skip ? o.skip + item * o.skip_batch + t * o.skip_row : nullptr;
-            T* to = straight ? o.x_out + item * o.x_out_batch + t * o.x_out_row : o.skip_out + item * o.skip_out_batch + t * o.skip_out_row;
+                              : o.skip ? o.skip + item * o.skip_batch + t * o.skip_row
+                                       : nullptr;
+            T* to = straight ? o.x_out + item * o.x_out_batch + t * o.x_out_row
+                             : o.skip_out + item * o.skip_out_batch + t * o.skip_out_row;
             if (bias) {
                 const Pack<T> pack = load_pack(bias + n);
 #pragma unroll
@@ -200,7 +213,9 @@ int forward_shared_bytes(int m, int gate) {
 
 /// Gates that the forward kernel has shared memory for, of `limit` bytes a block.
 template <class T>
-bool fits(int gate, int limit) { return forward_shared_bytes<T>(64, gate) <= limit; }
+bool fits(int gate, int limit) {
+    return forward_shared_bytes<T>(64, gate) <= limit;
+}
 
 template <class T>
 void gated_layer(const Layer<T>& p, const LayerOutputs<T>& o, int shared_limit, cudaStream_t stream) {
@@ -218,7 +233,8 @@ __global__ void tap_shift_kernel(const T* taps, const T* shift, float* result, i
     if (at >= kernel * rows) return;
     float sum = 0.0f;
     for (int c = 0; c < channels; ++c)
-        sum += to_float(taps[static_cast<int64_t>(at) * channels + c]) * to_float(shift[static_cast<int64_t>(blockIdx.y) * channels + c]);
+        sum += to_float(taps[static_cast<int64_t>(at) * channels + c]) *
+               to_float(shift[static_cast<int64_t>(blockIdx.y) * channels + c]);
     result[static_cast<int64_t>(blockIdx.y) * kernel * rows + at] = sum;
 }
 
@@ -231,8 +247,8 @@ struct LayerGradients {
     const T* grad_skip;  // (batch, time, skip_channels), by strides
     int64_t grad_skip_batch, grad_skip_row;
     const T *out_columns, *skip_columns;  // the 1x1 weights transposed: (gate, channels), (gate, skip_channels)
-    T* h;       // (batch, time, gate), contiguous scratch
-    T* grad_z;  // (batch, time, 2 gate), contiguous scratch
+    T* h;                                 // (batch, time, gate), contiguous scratch
+    T* grad_z;                            // (batch, time, 2 gate), contiguous scratch
 };
 
 template <class T, int M>
@@ -248,39 +264,43 @@ __global__ void __launch_bounds__(kThreads) gates_kernel(Layer<T> p, LayerGradie
         float of_h[M / 64][4][4], sums[M / 64][8][4];
         clear(of_h);
         if (g.grad_x_out) {
-            const Segment<T> segment = {g.grad_x_out + item * g.grad_x_batch, g.grad_x_row, 0, p.channels, g.out_columns};
+            const Segment<T> segment = {g.grad_x_out + item * g.grad_x_batch, g.grad_x_row, 0, p.channels,
+                                        g.out_columns};
             Narrow::run(of_h, dynamic_shared(), &segment, 1, first_row, p.time, column);
 #pragma unroll
             for (int mi = 0; mi < M / 64; ++mi)
 #pragma unroll
                 for (int i = 0; i < 16; ++i) of_h[mi][i / 4][i % 4] *= p.scale;
         }
-        const Segment<T> segment = {g.grad_skip + item * g.grad_skip_batch, g.grad_skip_row, 0, p.skip_channels, g.skip_columns};
+        const Segment<T> segment = {g.grad_skip + item * g.grad_skip_batch, g.grad_skip_row, 0, p.skip_channels,
+                                    g.skip_columns};
         Narrow::run(of_h, dynamic_shared(), &segment, 1, first_row, p.time, column);
         convolve_gates<T, M>(sums, p, item, first_row, chunk);
-        each_gate<T, M>(sums, p, item, first_row, chunk, [&](int row, int gate, int mi, int upper, int pack, float (&a)[V], float (&b)[V]) {
-            const int64_t t = first_row + row;
-            if (t >= p.time || gate >= p.gate) return;
-            Pack<T> h, of_a, of_b;
+        each_gate<T, M>(sums, p, item, first_row, chunk,
+                        [&](int row, int gate, int mi, int upper, int pack, float (&a)[V], float (&b)[V]) {
+                            const int64_t t = first_row + row;
+                            if (t >= p.time || gate >= p.gate) return;
+                            Pack<T> h, of_a, of_b;
 #pragma unroll
-            for (int i = 0; i < V; ++i) {
-                const float of = of_h[mi][pack * (V / 2) + i / 2][2 * upper + i % 2];
-                const float tanh = tanh_of<T>(a[i]), logistic = logistic_of<T>(b[i]);
-                h.values[i] = from_float<T>(tanh * logistic);
-                of_a.values[i] = from_float<T>(of * logistic * (1.0f - tanh * tanh));
-                of_b.values[i] = from_float<T>(of * tanh * logistic * (1.0f - logistic));
-            }
-            const int64_t at = item * static_cast<int64_t>(p.time) + t;
-            store_pack(g.h + at * p.gate + gate, h);
-            store_pack(g.grad_z + at * 2 * p.gate + gate, of_a);
-            store_pack(g.grad_z + at * 2 * p.gate + p.gate + gate, of_b);
-        });
+                            for (int i = 0; i < V; ++i) {
+                                const float of = of_h[mi][pack * (V / 2) + i / 2][2 * upper + i % 2];
+                                const float tanh = tanh_of<T>(a[i]), logistic = logistic_of<T>(b[i]);
+                                h.values[i] = from_float<T>(tanh * logistic);
+                                of_a.values[i] = from_float<T>(of * logistic * (1.0f - tanh * tanh));
+                                of_b.values[i] = from_float<T>(of * tanh * logistic * (1.0f - logistic));
+                            }
+                            const int64_t at = item * static_cast<int64_t>(p.time) + t;
+                            store_pack(g.h + at * p.gate + gate, h);
+                            store_pack(g.grad_z + at * 2 * p.gate + gate, of_a);
+                            store_pack(g.grad_z + at * 2 * p.gate + p.gate + gate, of_b);
+                        });
     }
 }
 
 template <class T>
 void gates(const Layer<T>& p, const LayerGradients<T>& g, cudaStream_t stream) {
-    launch(gates_kernel<T, 64>, dim3(divide_up(p.time, 64), p.batch), dim3(kThreads), kStages * (64 + 128) * kChunkBytes, stream, p, g);
+    launch(gates_kernel<T, 64>, dim3(divide_up(p.time, 64), p.batch), dim3(kThreads),
+           kStages * (64 + 128) * kChunkBytes, stream, p, g);
 }
 
 /// The first step that reads frame `frame` or a later one with its tap `tap`; `first` does not decrease.
@@ -288,15 +308,18 @@ __device__ __forceinline__ int first_step(const int* first, int time, int frame,
     int low = 0, high = time;
     while (low < high) {
         const int middle = (low + high) / 2;
-        if (first[middle] + tap >= frame) high = middle;
-        else low = middle + 1;
+        if (first[middle] + tap >= frame)
+            high = middle;
+        else
+            low = middle + 1;
     }
     return low;
 }
 
 /// Gradient of the conditioning (batch, frames, rows), contiguous: of every frame the steps that read it, in order.
 template <class T>
-__global__ void condition_gradient_kernel(const T* grad_z, Conditioning<T> c, int time, int rows, int frames, T* result) {
+__global__ void condition_gradient_kernel(const T* grad_z, Conditioning<T> c, int time, int rows, int frames,
+                                          T* result) {
     const int frame = blockIdx.x, item = blockIdx.y;
     int begin = frame * c.hold, end = begin + c.hold;
     if (c.first) {
@@ -337,7 +360,8 @@ __global__ void shift_gradient_kernel(const float* sums, const T* taps, T* of_sh
     if (channel >= channels) return;
     float sum = 0.0f;
     for (int at = 0; at < kernel_rows; ++at)
-        sum += sums[static_cast<int64_t>(blockIdx.y) * kernel_rows + at] * to_float(taps[static_cast<int64_t>(at) * channels + channel]);
+        sum += sums[static_cast<int64_t>(blockIdx.y) * kernel_rows + at] *
+               to_float(taps[static_cast<int64_t>(at) * channels + channel]);
     of_shift[static_cast<int64_t>(blockIdx.y) * channels + channel] = from_float<T>(sum);
 }
 

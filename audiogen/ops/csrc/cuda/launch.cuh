@@ -1,5 +1,5 @@
-// Launching kernels: errors are checked, dynamic shared memory above 48 KiB is asked for. In the emulation a launch runs
-// the kernel on the CPU.
+// Launching kernels: errors are checked, dynamic shared memory above 48 KiB is asked for. In the emulation a launch
+// runs the kernel on the CPU.
 #pragma once
 
 #include <stdexcept>
@@ -20,7 +20,9 @@ void launch_together(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_
     emulation::launch(kernel, grid, block, shared_bytes, cluster_size, true, arguments...);
 }
 template <class... Parameters>
-int clusters_at_once(void (*)(Parameters...), dim3, size_t, int cluster_size) { return cluster_size > 16 ? 0 : 2; }
+int clusters_at_once(void (*)(Parameters...), dim3, size_t, int cluster_size) {
+    return cluster_size > 16 ? 0 : 2;
+}
 #else
 inline void check_cuda(cudaError_t status, const char* what) {
     if (status != cudaSuccess) throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(status));
@@ -28,13 +30,15 @@ inline void check_cuda(cudaError_t status, const char* what) {
 
 /// The launch of a kernel whose blocks wait for each other.
 template <class... Parameters>
-cudaLaunchConfig_t configure(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes, int cluster_size,
-                             cudaStream_t stream, cudaLaunchAttribute& attribute) {
+cudaLaunchConfig_t configure(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes,
+                             int cluster_size, cudaStream_t stream, cudaLaunchAttribute& attribute) {
     const void* function = reinterpret_cast<const void*>(kernel);
-    check_cuda(cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes)),
-               "shared memory of a kernel");
+    check_cuda(
+        cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes)),
+        "shared memory of a kernel");
     if (cluster_size > 8)
-        check_cuda(cudaFuncSetAttribute(function, cudaFuncAttributeNonPortableClusterSizeAllowed, 1), "a cluster of 16");
+        check_cuda(cudaFuncSetAttribute(function, cudaFuncAttributeNonPortableClusterSizeAllowed, 1),
+                   "a cluster of 16");
     if (cluster_size > 1) {
         attribute.id = cudaLaunchAttributeClusterDimension;
         attribute.val.clusterDim.x = static_cast<unsigned>(cluster_size);
@@ -57,14 +61,15 @@ template <class... Parameters, class... Arguments>
 void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream,
             Arguments... arguments) {
     if (shared_bytes > 48 * 1024)
-        check_cuda(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                        static_cast<int>(shared_bytes)), "shared memory of a kernel");
+        check_cuda(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
+                                        cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes)),
+                   "shared memory of a kernel");
     kernel<<<grid, block, shared_bytes, stream>>>(static_cast<Parameters>(arguments)...);
     check_cuda(cudaGetLastError(), "kernel launch");
 }
 
-/// Blocks that wait for each other. cluster_size 1: a cooperative launch, all blocks on the chip at once or an error. Above: the
-/// blocks of each cluster are (sm_90); clusters must not wait for other clusters.
+/// Blocks that wait for each other. cluster_size 1: a cooperative launch, all blocks on the chip at once or an error.
+/// Above: the blocks of each cluster are (sm_90); clusters must not wait for other clusters.
 template <class... Parameters, class... Arguments>
 void launch_together(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes, int cluster_size,
                      cudaStream_t stream, Arguments... arguments) {
@@ -80,7 +85,8 @@ int clusters_at_once(void (*kernel)(Parameters...), dim3 block, size_t shared_by
     check_cuda(cudaFuncGetAttributes(&compiled, reinterpret_cast<const void*>(kernel)), "a property of a kernel");
     if (compiled.ptxVersion < 90) return 0;  // translated from PTX for an older chip, which has no clusters
     cudaLaunchAttribute attribute;
-    cudaLaunchConfig_t config = configure(kernel, dim3(cluster_size), block, shared_bytes, cluster_size, nullptr, attribute);
+    cudaLaunchConfig_t config =
+        configure(kernel, dim3(cluster_size), block, shared_bytes, cluster_size, nullptr, attribute);
     int count = 0;
     if (cudaOccupancyMaxActiveClusters(&count, reinterpret_cast<const void*>(kernel), &config) != cudaSuccess) {
         cudaGetLastError();  // forget it: the answer is none

@@ -2,21 +2,21 @@
 //
 //   sums[row][column] += sum over segments s, over k:  a_s[first_row + row + offset_s][k] * b_s[column][k]
 //
-// A tap of a convolution is a segment: its rows are the same x, `offset` steps away. Rows outside [0, rows) count as zeros
-// (the padding). Both operands are K-contiguous in memory: x channels-last, weights (out, in) per tap.
+// A tap of a convolution is a segment: its rows are the same x, `offset` steps away. Rows outside [0, rows) count as
+// zeros (the padding). Both operands are K-contiguous in memory: x channels-last, weights (out, in) per tap.
 //
-// Layout. 256 threads, 8 warps: 4 along the rows, 2 along the columns. A tile has M rows (128 or 64) and B_ROWS columns (128
-// or 64); K goes in chunks of 128 bytes, two stages deep, by cp.async of 16 bytes; a stage holds M + B_ROWS rows of
-// 128 bytes whose eight 16-byte pieces are swizzled (piece ^ row % 8), so that neither cp.async nor ldmatrix meets a bank
-// conflict. 16-bit types use mma.m16n8k16. float32 uses m16n8k8 with TF32 three times (big x big + big x small + small x
-// big; 21 bits of mantissa), since one TF32 product keeps 10 bits only.
+// Layout. 256 threads, 8 warps: 4 along the rows, 2 along the columns. A tile has M rows (128 or 64) and B_ROWS columns
+// (128 or 64); K goes in chunks of 128 bytes, two stages deep, by cp.async of 16 bytes; a stage holds M + B_ROWS rows
+// of 128 bytes whose eight 16-byte pieces are swizzled (piece ^ row % 8), so that neither cp.async nor ldmatrix meets a
+// bank conflict. 16-bit types use mma.m16n8k16. float32 uses m16n8k8 with TF32 three times (big x big + big x small +
+// small x big; 21 bits of mantissa), since one TF32 product keeps 10 bits only.
 //
 // Column order. mma leaves a thread with columns 2 t and 2 t + 1 of every 8. Rows of b are put into shared memory in
 // another order (`column_of`), so that a thread ends with 16 bytes of neighbouring columns, and the epilogues load and
 // store 16 bytes each.
 //
-// Bound: per warp and step of 32 bytes of K, 2 + 4 ldmatrix.x4 (24 clocks of shared memory) feed 16 mma (16-bit: 64 clocks of the four
-// tensor units at the rate of mma.sync), so the tensor units bound it, not shared memory.
+// Bound: per warp and step of 32 bytes of K, 2 + 4 ldmatrix.x4 (24 clocks of shared memory) feed 16 mma (16-bit: 64
+// clocks of the four tensor units at the rate of mma.sync), so the tensor units bound it, not shared memory.
 #pragma once
 
 #include "device.cuh"
@@ -27,15 +27,15 @@ constexpr int kThreads = 256, kWarpsM = 4, kWarpsN = 2, kChunkBytes = 128, kStag
 
 template <class T>
 struct Segment {
-    const T* a;        // row r of this batch item at a + r * a_stride
+    const T* a;  // row r of this batch item at a + r * a_stride
     int64_t a_stride;
-    int offset;        // added to the row
-    int depth;         // k runs over [0, depth); a multiple of 8
-    const T* b;        // column n at b + n * depth
+    int offset;  // added to the row
+    int depth;   // k runs over [0, depth); a multiple of 8
+    const T* b;  // column n at b + n * depth
 };
 
-/// Which column of a 32-column (16-bit) or 16-column (float32) group lies at place p, so that thread t of a quad holds columns
-/// V t .. V t + V - 1, V = 16 / sizeof(T).
+/// Which column of a 32-column (16-bit) or 16-column (float32) group lies at place p, so that thread t of a quad holds
+/// columns V t .. V t + V - 1, V = 16 / sizeof(T).
 template <class T>
 __host__ __device__ constexpr int column_of(int place) {
     constexpr int v = 16 / sizeof(T), group = 4 * v;
@@ -49,7 +49,8 @@ __device__ __forceinline__ unsigned char* swizzled(unsigned char* tile, int row,
 
 /// sums[mi][ni] += A (16 rows at mi) B (8 columns at ni), K of 32 bytes; float32 by three TF32 products.
 template <class T, int MI, int NI>
-__device__ __forceinline__ void multiply_step(float (&sums)[MI][NI][4], const uint32_t (&a)[MI][4], const uint32_t (&b)[NI / 2][4]) {
+__device__ __forceinline__ void multiply_step(float (&sums)[MI][NI][4], const uint32_t (&a)[MI][4],
+                                              const uint32_t (&b)[NI / 2][4]) {
     if constexpr (sizeof(T) == 2) {
 #pragma unroll
         for (int mi = 0; mi < MI; ++mi)
@@ -58,7 +59,10 @@ __device__ __forceinline__ void multiply_step(float (&sums)[MI][NI][4], const ui
                 matrix_multiply<T>(sums[mi][ni], a[mi], b[ni / 2][ni % 2 * 2], b[ni / 2][ni % 2 * 2 + 1]);
     } else {
         auto split = [](uint32_t word, uint32_t& big, uint32_t& small) {
-            union { uint32_t bits; float value; } whole = {word}, part;
+            union {
+                uint32_t bits;
+                float value;
+            } whole = {word}, part;
             part.bits = big = to_tf32(whole.value);
             small = to_tf32(whole.value - part.value);
         };
@@ -101,8 +105,8 @@ struct TileGemm {
 
     /// Copy a chunk of one segment: rows of `a` (unless it lies in shared memory already) and of `b`.
     template <class Column>
-    static __device__ __forceinline__ void load(unsigned char* stage, const Segment<T>& segment, int k, int first_row, int rows,
-                                                bool with_a, Column column) {
+    static __device__ __forceinline__ void load(unsigned char* stage, const Segment<T>& segment, int k, int first_row,
+                                                int rows, bool with_a, Column column) {
         const int thread = threadIdx.x;
         if (with_a) {
             for (int at = thread; at < M * kPieces; at += kThreads) {
@@ -116,7 +120,8 @@ struct TileGemm {
             const int place = at / kPieces, piece = at % kPieces;
             const T* source = column(segment, column_of<T>(place));
             const bool valid = source != nullptr && k + piece * V < segment.depth;
-            copy_async_16(swizzled(stage + M * kChunkBytes, place, piece), valid ? source + k + piece * V : segment.a, valid);
+            copy_async_16(swizzled(stage + M * kChunkBytes, place, piece), valid ? source + k + piece * V : segment.a,
+                          valid);
         }
     }
 
@@ -130,7 +135,8 @@ struct TileGemm {
 #pragma unroll
             for (int mi = 0; mi < MI; ++mi) {
                 const int row = (wm * MI + mi) * 16 + lane % 16, piece = 2 * step + lane / 16;
-                load_matrices(a[mi], resident ? resident + row * resident_stride + piece * 16 : swizzled(stage, row, piece));
+                load_matrices(a[mi],
+                              resident ? resident + row * resident_stride + piece * 16 : swizzled(stage, row, piece));
             }
 #pragma unroll
             for (int pair = 0; pair < NI / 2; ++pair) {
@@ -143,17 +149,20 @@ struct TileGemm {
 
     static __host__ __device__ __forceinline__ int min_of(int a, int b) { return a < b ? a : b; }
 
-    /// The whole loop. column(segment, n) -> where column n of the tile has its K values, or nullptr (zeros). `resident`: see compute; its rows must be
-    /// complete and its pieces beyond the depth zero up to a whole step. Ends with all threads done reading.
+    /// The whole loop. column(segment, n) -> where column n of the tile has its K values, or nullptr (zeros).
+    /// `resident`: see compute; its rows must be complete and its pieces beyond the depth zero up to a whole step. Ends
+    /// with all threads done reading.
     template <class Column>
-    static __device__ __forceinline__ void run(float (&sums)[MI][NI][4], unsigned char* stages, const Segment<T>* segments,
-                                               int count, int first_row, int rows, Column column,
-                                               unsigned char* resident = nullptr, int resident_stride = 0) {
+    static __device__ __forceinline__ void run(float (&sums)[MI][NI][4], unsigned char* stages,
+                                               const Segment<T>* segments, int count, int first_row, int rows,
+                                               Column column, unsigned char* resident = nullptr,
+                                               int resident_stride = 0) {
         int next = 0, next_k = 0;  // the chunk to load
         while (next < count && segments[next].depth == 0) ++next;
         auto issue = [&](int stage) {
             if (next < count) {
-                load(stages + stage * kStageBytes, segments[next], next_k, first_row, rows, resident == nullptr, column);
+                load(stages + stage * kStageBytes, segments[next], next_k, first_row, rows, resident == nullptr,
+                     column);
                 next_k += kChunk;
                 if (next_k >= segments[next].depth) {
                     next_k = 0;

@@ -26,7 +26,9 @@
 
 namespace torch::stable::detail {
 template <class... T>
-std::tuple<T...> unbox_to_tuple_of(std::tuple<T...>*, StableIValue* stack) { return unbox_to_tuple<T...>(stack); }
+std::tuple<T...> unbox_to_tuple_of(std::tuple<T...>*, StableIValue* stack) {
+    return unbox_to_tuple<T...>(stack);
+}
 }  // namespace torch::stable::detail
 
 namespace audiogen {
@@ -81,32 +83,44 @@ inline bool is_half_or_float(const Tensor& tensor) {
     return type == ScalarType::Float || type == ScalarType::BFloat16 || type == ScalarType::Half;
 }
 
-/// Call f with a value of the C++ type of the tensor's elements. AUDIOGEN_ONE_TYPE (1 float32, 2 bfloat16, 3 float16) leaves the others out, where
-/// nothing is to be proved but that the file compiles.
+/// Call f with a value of the C++ type of the tensor's elements. AUDIOGEN_ONE_TYPE (1 float32, 2 bfloat16, 3 float16)
+/// leaves the others out, where nothing is to be proved but that the file compiles.
 template <class F>
 auto with_type(const Tensor& tensor, F&& f) {
 #if defined(AUDIOGEN_ONE_TYPE)
-    return f(std::conditional_t<AUDIOGEN_ONE_TYPE == 1, float, std::conditional_t<AUDIOGEN_ONE_TYPE == 2, bf16, half>>{});
+    return f(
+        std::conditional_t<AUDIOGEN_ONE_TYPE == 1, float, std::conditional_t<AUDIOGEN_ONE_TYPE == 2, bf16, half>>{});
 #else
     switch (tensor.scalar_type()) {
-        case ScalarType::BFloat16: return f(bf16{});
-        case ScalarType::Half: return f(half{});
-        default: return f(float{});
+        case ScalarType::BFloat16:
+            return f(bf16{});
+        case ScalarType::Half:
+            return f(half{});
+        default:
+            return f(float{});
     }
 #endif
 }
 
 template <class T>
-T* data(const Tensor& tensor) { return static_cast<T*>(tensor.mutable_data_ptr()); }
+T* data(const Tensor& tensor) {
+    return static_cast<T*>(tensor.mutable_data_ptr());
+}
 template <class T>
-const T* data(const Maybe& tensor) { return tensor ? static_cast<const T*>(tensor->const_data_ptr()) : nullptr; }
+const T* data(const Maybe& tensor) {
+    return tensor ? static_cast<const T*>(tensor->const_data_ptr()) : nullptr;
+}
 
 inline Tensor empty(const Tensor& like, std::vector<int64_t> sizes, std::optional<ScalarType> type = std::nullopt) {
     return torch::stable::new_empty(like, sizes, type);
 }
-inline Tensor floats(const Tensor& like, std::vector<int64_t> sizes) { return empty(like, std::move(sizes), ScalarType::Float); }
+inline Tensor floats(const Tensor& like, std::vector<int64_t> sizes) {
+    return empty(like, std::move(sizes), ScalarType::Float);
+}
 inline Tensor transposed(const Tensor& tensor) { return torch::stable::transpose(tensor, 1, 2); }
-inline Maybe contiguous(const Maybe& tensor) { return tensor ? Maybe(torch::stable::contiguous(*tensor)) : std::nullopt; }
+inline Maybe contiguous(const Maybe& tensor) {
+    return tensor ? Maybe(torch::stable::contiguous(*tensor)) : std::nullopt;
+}
 inline bool aligned(const Tensor& tensor) { return reinterpret_cast<uintptr_t>(tensor.const_data_ptr()) % 16 == 0; }
 
 inline bool is_channels_last(const Tensor& x) { return x.stride(1) == 1 && x.size(1) > 1; }
@@ -114,7 +128,9 @@ inline bool is_channels_last(const Tensor& x) { return x.stride(1) == 1 && x.siz
 /// (batch, channels, time) -> the same with channels side by side and 16-byte rows, a copy only where they are not so.
 inline Tensor rows_of(const Tensor& x) {
     const int64_t whole = 16 / static_cast<int64_t>(x.element_size());
-    if (x.stride(1) == 1 && x.stride(2) % whole == 0 && x.stride(0) % whole == 0 && x.stride(2) >= x.size(1) && aligned(x)) return x;
+    if (x.stride(1) == 1 && x.stride(2) % whole == 0 && x.stride(0) % whole == 0 && x.stride(2) >= x.size(1) &&
+        aligned(x))
+        return x;
     Tensor copy = empty(x, {x.size(0), x.size(2), x.size(1)}), view = transposed(copy);
     torch::stable::copy_(view, x);
     return view;
@@ -141,8 +157,10 @@ Result reference(const char* name, const Arguments&... arguments) {
     constexpr size_t given = sizeof...(Arguments);
     std::array<StableIValue, (given > 16 ? given : 16)> stack{torch::stable::detail::from(arguments)...};
     TORCH_ERROR_CODE_CHECK(torch_call_dispatcher(name, "", stack.data(), TORCH_ABI_VERSION));
-    if constexpr (std::is_same_v<Result, Tensor>) return torch::stable::detail::to<Tensor>(stack[0]);
-    else return torch::stable::detail::unbox_to_tuple_of(static_cast<Result*>(nullptr), stack.data());
+    if constexpr (std::is_same_v<Result, Tensor>)
+        return torch::stable::detail::to<Tensor>(stack[0]);
+    else
+        return torch::stable::detail::unbox_to_tuple_of(static_cast<Result*>(nullptr), stack.data());
 }
 
 }  // namespace audiogen

@@ -18,8 +18,9 @@ Kernel kernel_of(int precision, bool resident, bool cluster) {
 #if defined(AUDIOGEN_ONE_TYPE)
     return kernel_of<AUDIOGEN_ONE_TYPE - 1>(resident, cluster);
 #else
-    return precision == kFloat32 ? kernel_of<kFloat32>(resident, cluster)
-           : precision == kBfloat16 ? kernel_of<kBfloat16>(resident, cluster) : kernel_of<kInt8>(resident, cluster);
+    return precision == kFloat32    ? kernel_of<kFloat32>(resident, cluster)
+           : precision == kBfloat16 ? kernel_of<kBfloat16>(resident, cluster)
+                                    : kernel_of<kInt8>(resident, cluster);
 #endif
 }
 
@@ -29,8 +30,8 @@ struct Way {
     Kernel kernel;
 };
 
-/// Clusters where a chain fits into one, else cooperative blocks with weights in shared memory, else with weights in L2. Empty: not even one stream
-/// fits.
+/// Clusters where a chain fits into one, else cooperative blocks with weights in shared memory, else with weights in
+/// L2. Empty: not even one stream fits.
 std::optional<Way> find_way(const Generation& base, const OnDeviceOf& device) {
     for (const bool cluster : {true, false}) {
         for (const bool resident : {true, false}) {
@@ -38,7 +39,8 @@ std::optional<Way> find_way(const Generation& base, const OnDeviceOf& device) {
             const Kernel kernel = kernel_of(base.precision, resident, cluster);
             auto attempt = [&](int streams) -> std::optional<Way> {
                 Generation p = base;
-                if (!divide(p, cluster, resident, streams, device.shared_limit(), device.multiprocessors())) return std::nullopt;
+                if (!divide(p, cluster, resident, streams, device.shared_limit(), device.multiprocessors()))
+                    return std::nullopt;
                 if (cluster) {
                     if (p.blocks() > kMostBlocks) return std::nullopt;
                     const int most = clusters_at_once(kernel, dim3(p.threads), SharedPlan(p).bytes, p.blocks());
@@ -47,7 +49,8 @@ std::optional<Way> find_way(const Generation& base, const OnDeviceOf& device) {
                 p.chains = p.chains < p.batch ? p.chains : p.batch;
                 return p.chains > 0 ? std::optional<Way>(Way{p, cluster, kernel}) : std::nullopt;
             };
-            // Streams of a chain follow each other: more of them fill it, until they wait for the busiest block; but their inboxes take room from weights.
+            // Streams of a chain follow each other: more of them fill it, until they wait for the busiest block; but
+            // their inboxes take room from weights.
             std::optional<Way> best;
             int64_t least = 0;
             for (int streams = 1; streams < 2 * base.batch && streams <= 256; streams *= 2) {
@@ -55,7 +58,8 @@ std::optional<Way> find_way(const Generation& base, const OnDeviceOf& device) {
                 if (!way) break;
                 const Generation& p = way->p;
                 const int64_t launches = (p.batch + p.chains * p.streams - 1) / (p.chains * p.streams);
-                const int64_t down = p.layers + 2 * p.blocks(), busiest = static_cast<int64_t>(p.streams) * (p.block_layers + 1);  // in layers' times
+                const int64_t down = p.layers + 2 * p.blocks(),
+                              busiest = static_cast<int64_t>(p.streams) * (p.block_layers + 1);  // in layers' times
                 const int64_t cost = launches * (down > busiest ? down : busiest);
                 if (!best || cost < least) best = way, least = cost;
             }
@@ -65,35 +69,42 @@ std::optional<Way> find_way(const Generation& base, const OnDeviceOf& device) {
     return std::nullopt;
 }
 
-std::tuple<Tensor, Tensor> generate(Tensor blob, std::vector<int64_t> plan, Tensor rings, Tensor last, Tensor position, Maybe random, Maybe given,
-                                    Maybe condition, Maybe first, Maybe band, double temperature, double residual_scale, double log_scale_min) {
+std::tuple<Tensor, Tensor> generate(Tensor blob, std::vector<int64_t> plan, Tensor rings, Tensor last, Tensor position,
+                                    Maybe random, Maybe given, Maybe condition, Maybe first, Maybe band,
+                                    double temperature, double residual_scale, double log_scale_min) {
     const OnDeviceOf device(rings);
     const int layers = static_cast<int>(plan.size()) - 11;
     auto by_reference = [&] {
-        return reference<std::tuple<Tensor, Tensor>>("audiogen::wavenet_generate_reference", blob, plan, rings, last, position, random, given,
-                                                     condition, first, band, temperature, residual_scale, log_scale_min);
+        return reference<std::tuple<Tensor, Tensor>>("audiogen::wavenet_generate_reference", blob, plan, rings, last,
+                                                     position, random, given, condition, first, band, temperature,
+                                                     residual_scale, log_scale_min);
     };
-    if (layers < 1 || layers > kMostLayers || plan[0] > kInt8 || rings.scalar_type() != ScalarType::Float || last.size(0) == 0 ||
-        !rings.is_contiguous() || !last.is_contiguous() || !aligned(blob))
+    if (layers < 1 || layers > kMostLayers || plan[0] > kInt8 || rings.scalar_type() != ScalarType::Float ||
+        last.size(0) == 0 || !rings.is_contiguous() || !last.is_contiguous() || !aligned(blob))
         return by_reference();
 
     Generation p = {};
     auto wide = [](int64_t size) { return static_cast<int>((size + 15) / 16 * 16); };
-    p.precision = plan[0], p.output = plan[1], p.inputs = plan[2], p.first_kernel = plan[3], p.first_tanh = plan[4], p.kernel = plan[5];
+    p.precision = plan[0], p.output = plan[1], p.inputs = plan[2], p.first_kernel = plan[3], p.first_tanh = plan[4],
+    p.kernel = plan[5];
     p.channels = plan[6], p.gate = plan[7], p.skip = plan[8], p.hidden = plan[9], p.outputs = plan[10];
     p.layers = layers;
     for (int layer = 0; layer < layers; ++layer) p.dilations[layer] = plan[11 + layer];
-    p.wide_channels = wide(p.channels), p.wide_gate = wide(p.gate), p.wide_skip = wide(p.skip), p.wide_hidden = wide(p.hidden);
+    p.wide_channels = wide(p.channels), p.wide_gate = wide(p.gate), p.wide_skip = wide(p.skip),
+    p.wide_hidden = wide(p.hidden);
     p.wide_outputs = wide(p.outputs);
-    STD_TORCH_CHECK(blob.numel() == p.last_bias_offset() + p.vector_bytes(p.wide_outputs), "packed weights of ", blob.numel(),
-                    " bytes: this kernel reads another layout; build it again");
-    const Maybe numbers = contiguous(random), told = contiguous(given), frames = contiguous(condition), rows = contiguous(first);
+    STD_TORCH_CHECK(blob.numel() == p.last_bias_offset() + p.vector_bytes(p.wide_outputs), "packed weights of ",
+                    blob.numel(), " bytes: this kernel reads another layout; build it again");
+    const Maybe numbers = contiguous(random), told = contiguous(given), frames = contiguous(condition),
+                rows = contiguous(first);
     const Maybe weights = contiguous(band);
     p.batch = last.size(0), p.time = given ? given->size(1) : random->size(2);
-    p.blob = data<unsigned char>(blob), p.rings = data<float>(rings), p.slots = rings.size(1), p.last = data<float>(last);
+    p.blob = data<unsigned char>(blob), p.rings = data<float>(rings), p.slots = rings.size(1),
+    p.last = data<float>(last);
     p.position = data<int64_t>(position), p.random = data<float>(numbers), p.given = data<float>(told);
     p.condition = data<float>(frames), p.first = data<int>(rows), p.band = data<float>(weights);
-    p.numbers = random ? random->size(1) : 0, p.taps = band ? band->size(1) : 0, p.frames = condition ? condition->size(3) : 0;
+    p.numbers = random ? random->size(1) : 0, p.taps = band ? band->size(1) : 0,
+    p.frames = condition ? condition->size(3) : 0;
     p.temperature = temperature, p.residual_scale = residual_scale, p.log_scale_min = log_scale_min;
 #ifdef AUDIOGEN_EMULATED
     const char* threads = std::getenv("AUDIOGEN_EMULATION_THREADS");
@@ -101,7 +112,8 @@ std::tuple<Tensor, Tensor> generate(Tensor blob, std::vector<int64_t> plan, Tens
 #else
     p.threads = 512;
 #endif
-    const Tensor samples = empty(last, {p.batch, given ? 0 : p.time}), parameters = empty(last, {p.batch, given ? p.time : 0, p.outputs});
+    const Tensor samples = empty(last, {p.batch, given ? 0 : p.time}),
+                 parameters = empty(last, {p.batch, given ? p.time : 0, p.outputs});
     p.samples = data<float>(samples), p.parameters = data<float>(parameters);
     const std::optional<Way> way = find_way(p, device);
     if (!way) return by_reference();
@@ -112,10 +124,13 @@ std::tuple<Tensor, Tensor> generate(Tensor blob, std::vector<int64_t> plan, Tens
         const int left = p.batch - p.first_stream;
         p.chains = left < way->p.chains ? left : way->p.chains;
         const Tensor inboxes = torch::stable::new_zeros(
-            last, std::vector<int64_t>{way->cluster ? 0 : static_cast<int64_t>(p.chains) * p.blocks() * p.streams * p.inbox_words}, ScalarType::Long);
+            last,
+            std::vector<int64_t>{
+                way->cluster ? 0 : static_cast<int64_t>(p.chains) * p.blocks() * p.streams * p.inbox_words},
+            ScalarType::Long);
         p.inboxes = way->cluster ? nullptr : reinterpret_cast<uint64_t*>(data<int64_t>(inboxes));
-        launch_together(way->kernel, dim3(p.chains * p.blocks()), dim3(p.threads), SharedPlan(p).bytes, way->cluster ? p.blocks() : 1,
-                        device.stream(), p);
+        launch_together(way->kernel, dim3(p.chains * p.blocks()), dim3(p.threads), SharedPlan(p).bytes,
+                        way->cluster ? p.blocks() : 1, device.stream(), p);
     }
     launch(advance_kernel, dim3(1), dim3(32), 0, device.stream(), data<int64_t>(position), p.time);
     return {samples, parameters};

@@ -1,25 +1,30 @@
-// Autoregressive WaveNet generation in one persistent kernel (audiogen/ops/wavenet_generate.py has the formulas and the reference).
+// Autoregressive WaveNet generation in one persistent kernel (audiogen/ops/wavenet_generate.py has the formulas and the
+// reference).
 //
-// Chains. A chain of blocks holds the network once, its weights in shared memory for the whole launch: blocks of some layers each, then blocks
-// of rows of the hidden 1x1, then blocks of rows of the last 1x1. A stream's sample runs down the chain; the first block draws it, and feeds it to
-// the first layer. Several streams follow each other down one chain like a pipeline, and several chains fill the chip.
+// Chains. A chain of blocks holds the network once, its weights in shared memory for the whole launch: blocks of some
+// layers each, then blocks of rows of the hidden 1x1, then blocks of rows of the last 1x1. A stream's sample runs down
+// the chain; the first block draws it, and feeds it to the first layer. Several streams follow each other down one
+// chain like a pipeline, and several chains fill the chip.
 //
-// Messages. Data is its own flag: a word of 64 bits holds a float and the number of the step that it belongs to; a reader spins until the number is
-// right. No fences, no grid-wide barrier, nothing to reset within a launch. A word is written again only for the next sample, which
-// depends on everybody having read this one. Every block has an inbox: in its shared memory where the chain is a thread-block cluster (sm_90: one hop
-// through distributed shared memory), else in global memory, which means L2 (any chip; cooperative launch, so that all blocks run).
+// Messages. Data is its own flag: a word of 64 bits holds a float and the number of the step that it belongs to; a
+// reader spins until the number is right. No fences, no grid-wide barrier, nothing to reset within a launch. A word is
+// written again only for the next sample, which depends on everybody having read this one. Every block has an inbox: in
+// its shared memory where the chain is a thread-block cluster (sm_90: one hop through distributed shared memory), else
+// in global memory, which means L2 (any chip; cooperative launch, so that all blocks run).
 //
-// Off the critical path: a block hands x on first, then adds its layers' share to the sum of skips, then makes ready for the next step what does not
-// depend on the next sample: bias + conditioning + the past taps of z, from the rings. Rings live in global memory (L2): they are the state.
+// Off the critical path: a block hands x on first, then adds its layers' share to the sum of skips, then makes ready
+// for the next step what does not depend on the next sample: bias + conditioning + the past taps of z, from the rings.
+// Rings live in global memory (L2): they are the state.
 //
-// Weights: the blob of wavenet_pack.py as it is: 4-byte words, [columns / lanes][64 rows], so that lanes of a warp read neighbouring words of
-// neighbouring rows (no bank conflict) and broadcast the vector. float32: 1 weight a word; bfloat16: 2, float32 activations; int8: 4, by dp4a, with
-// activations rounded as in the reference.
+// Weights: the blob of wavenet_pack.py as it is: 4-byte words, [columns / lanes][64 rows], so that lanes of a warp read
+// neighbouring words of neighbouring rows (no bank conflict) and broadcast the vector. float32: 1 weight a word;
+// bfloat16: 2, float32 activations; int8: 4, by dp4a, with activations rounded as in the reference.
 //
-// Bound. One stream: latency. Per layer, 64 channels: 64 x 128 words through shared memory at 128 bytes a clock = 256 clocks (float32; 128 in bfloat16, 64 in
-// int8), 64 x 64 for the residual: half of that; 4 barriers, tanh and logistic: about 150; per hop 200 (cluster) to 900 (L2) clocks. Streams: a
-// block needs, per step, its weights once through shared memory: 220 KB / 128 = 1,700 clocks at most, so a chain makes 1e6 samples/s and 132 / blocks chains run
-// side by side. Weights that do not fit the chip's shared memory are read from L2 (kResident = false).
+// Bound. One stream: latency. Per layer, 64 channels: 64 x 128 words through shared memory at 128 bytes a clock = 256
+// clocks (float32; 128 in bfloat16, 64 in int8), 64 x 64 for the residual: half of that; 4 barriers, tanh and logistic:
+// about 150; per hop 200 (cluster) to 900 (L2) clocks. Streams: a block needs, per step, its weights once through
+// shared memory: 220 KB / 128 = 1,700 clocks at most, so a chain makes 1e6 samples/s and 132 / blocks chains run side
+// by side. Weights that do not fit the chip's shared memory are read from L2 (kResident = false).
 #pragma once
 
 #include "launch.cuh"
@@ -40,10 +45,10 @@ struct Generation {
     int64_t slots;
     float* last;  // (batch, first_kernel)
     const int64_t* position;
-    const float *random, *given;   // (batch, numbers, time), or (batch, time)
-    const float* condition;        // (batch, layers, 2 gate, frames) or null
-    const int* first;              // (time,) or null
-    const float* band;             // (time, taps)
+    const float *random, *given;  // (batch, numbers, time), or (batch, time)
+    const float* condition;       // (batch, layers, 2 gate, frames) or null
+    const int* first;             // (time,) or null
+    const float* band;            // (time, taps)
     int numbers, taps, frames;
     float temperature, residual_scale, log_scale_min;
     float *samples, *parameters;  // (batch, time), (batch, time, outputs)
@@ -51,7 +56,8 @@ struct Generation {
     // How the work lies on the chip.
     int first_stream, chains, streams;  // chain c has the streams first_stream + c + chains * s, s < streams
     int block_layers, layer_blocks, hidden_groups, hidden_blocks, last_groups, last_blocks;  // groups: of 64 rows
-    uint64_t* inboxes;  // (chains, blocks, streams, inbox_words); null: a chain is a cluster, inboxes lie in shared memory
+    uint64_t*
+        inboxes;  // (chains, blocks, streams, inbox_words); null: a chain is a cluster, inboxes lie in shared memory
     int inbox_words, weight_bytes;  // weight_bytes: of a block, in shared memory
     int threads;
 
@@ -59,23 +65,40 @@ struct Generation {
     __host__ __device__ int64_t vector_bytes(int rows) const { return 4 * static_cast<int64_t>(rows); }
     __host__ __device__ int64_t matrix_bytes(int rows, int columns) const {
         const int64_t size = static_cast<int64_t>(rows) * columns;
-        return precision == kFloat32 ? 4 * size : precision == kBfloat16 ? 2 * size : size + 8 * rows;  // int8: scales and sums of rows
+        return precision == kFloat32    ? 4 * size
+               : precision == kBfloat16 ? 2 * size
+                                        : size + 8 * rows;  // int8: scales and sums of rows
     }
-    __host__ __device__ int64_t first_bytes() const { return vector_bytes(wide_channels) * (static_cast<int64_t>(first_kernel) * inputs + 1); }
+    __host__ __device__ int64_t first_bytes() const {
+        return vector_bytes(wide_channels) * (static_cast<int64_t>(first_kernel) * inputs + 1);
+    }
     /// Offsets in a layer: taps (the present one first), bias, out, out_bias, skip.
     __host__ __device__ int64_t bias_offset() const { return kernel * matrix_bytes(2 * wide_gate, wide_channels); }
     __host__ __device__ int64_t out_offset() const { return bias_offset() + vector_bytes(2 * wide_gate); }
-    __host__ __device__ int64_t out_bytes() const { return matrix_bytes(wide_channels, wide_gate) + vector_bytes(wide_channels); }
-    __host__ __device__ int64_t skip_offset(bool last_layer) const { return out_offset() + (last_layer ? 0 : out_bytes()); }
+    __host__ __device__ int64_t out_bytes() const {
+        return matrix_bytes(wide_channels, wide_gate) + vector_bytes(wide_channels);
+    }
+    __host__ __device__ int64_t skip_offset(bool last_layer) const {
+        return out_offset() + (last_layer ? 0 : out_bytes());
+    }
     __host__ __device__ int64_t layer_bytes() const { return skip_offset(false) + matrix_bytes(wide_skip, wide_gate); }
-    __host__ __device__ int64_t head_offset() const { return first_bytes() + layers * layer_bytes() - out_bytes(); }  // skip_bias
+    __host__ __device__ int64_t head_offset() const {
+        return first_bytes() + layers * layer_bytes() - out_bytes();
+    }  // skip_bias
     __host__ __device__ int64_t hidden_offset() const { return head_offset() + vector_bytes(wide_skip); }
-    __host__ __device__ int64_t hidden_bias_offset() const { return hidden_offset() + matrix_bytes(wide_hidden, wide_skip); }
+    __host__ __device__ int64_t hidden_bias_offset() const {
+        return hidden_offset() + matrix_bytes(wide_hidden, wide_skip);
+    }
     __host__ __device__ int64_t last_offset() const { return hidden_bias_offset() + vector_bytes(wide_hidden); }
-    __host__ __device__ int64_t last_bias_offset() const { return last_offset() + matrix_bytes(wide_outputs, wide_hidden); }
+    __host__ __device__ int64_t last_bias_offset() const {
+        return last_offset() + matrix_bytes(wide_outputs, wide_hidden);
+    }
     /// A matrix's weights alone, of `groups` groups of 64 rows.
     __host__ __device__ int64_t group_bytes(int groups, int columns) const {
-        return static_cast<int64_t>(groups) * 64 * columns * (precision == kFloat32 ? 4 : precision == kBfloat16 ? 2 : 1);
+        return static_cast<int64_t>(groups) * 64 * columns *
+               (precision == kFloat32    ? 4
+                : precision == kBfloat16 ? 2
+                                         : 1);
     }
 };
 
@@ -86,7 +109,8 @@ struct SharedPlan {
     int weights, vector, words, parts, h, sum, ready, bytes;
 
     __host__ __device__ explicit SharedPlan(const Generation& p) {
-        const int widest = larger(larger(p.wide_channels, p.wide_gate), larger(larger(p.wide_skip, p.wide_hidden), p.wide_outputs));
+        const int widest =
+            larger(larger(p.wide_channels, p.wide_gate), larger(larger(p.wide_skip, p.wide_hidden), p.wide_outputs));
         const int inbox = p.inboxes ? 0 : p.streams * p.inbox_words * 8;
         weights = inbox;  // a multiple of 128: inbox_words are one of 16
         vector = weights + p.weight_bytes;
@@ -132,7 +156,10 @@ __device__ __forceinline__ void cluster_barrier() {}
 #endif
 
 __device__ __forceinline__ uint64_t word_of(float value, uint32_t step) {
-    union { float value; uint32_t bits; } both = {value};
+    union {
+        float value;
+        uint32_t bits;
+    } both = {value};
     return static_cast<uint64_t>(step) << 32 | both.bits;
 }
 
@@ -142,7 +169,10 @@ __device__ __forceinline__ float wait_for(const uint64_t* at, uint32_t step) {
         spin();
         word = get_word(at);
     }
-    union { uint32_t bits; float value; } both = {static_cast<uint32_t>(word)};
+    union {
+        uint32_t bits;
+        float value;
+    } both = {static_cast<uint32_t>(word)};
     return both.value;
 }
 
@@ -158,7 +188,8 @@ template <int kPrecision, bool kResident>
 struct Multiply {
     static constexpr int kLanes = kPrecision == kFloat32 ? 1 : kPrecision == kBfloat16 ? 2 : 4;
 
-    /// What the columns are multiplied with: the vector itself, or for int8 its 255 steps, packed into `words`. All threads; the vector is complete.
+    /// What the columns are multiplied with: the vector itself, or for int8 its 255 steps, packed into `words`. All
+    /// threads; the vector is complete.
     static __device__ __forceinline__ float prepare(const float* vector, int size, uint32_t* words) {
         if constexpr (kPrecision == kInt8) return round_vector(vector, size, words);
         return 1.0f;
@@ -171,12 +202,14 @@ struct Multiply {
         float most = 0.0f;  // every warp finds it by itself, which spares a barrier
         for (int at = lane; at < size; at += 32) most = fmaxf(most, fabsf(vector[at]));
 #pragma unroll
-        for (int distance = 16; distance; distance /= 2) most = fmaxf(most, __shfl_xor_sync(0xFFFFFFFFu, most, distance));
+        for (int distance = 16; distance; distance /= 2)
+            most = fmaxf(most, __shfl_xor_sync(0xFFFFFFFFu, most, distance));
         const float step = most / 127.0f, inverse = step > 0.0f ? 1.0f / step : 0.0f;
         for (int at = threadIdx.x; at < size / 4; at += blockDim.x) {
             uint32_t word = 0;
             for (int i = 0; i < 4; ++i)
-                word |= (static_cast<uint32_t>(static_cast<int>(rintf(vector[4 * at + i] * inverse))) & 0xFFu) << (8 * i);
+                word |= (static_cast<uint32_t>(static_cast<int>(rintf(vector[4 * at + i] * inverse))) & 0xFFu)
+                        << (8 * i);
             words[at] = word;
         }
         __syncthreads();
@@ -185,18 +218,22 @@ struct Multiply {
 
     static __device__ __forceinline__ int splits(int rows) { return larger(static_cast<int>(blockDim.x) / rows, 1); }
 
-    /// parts[split][row] = the products of a split of the columns (int8: integers, by their bits). A barrier must follow.
-    static __device__ __forceinline__ void run(const Matrix& m, const float* vector, const uint32_t* words, float* parts) {
+    /// parts[split][row] = the products of a split of the columns (int8: integers, by their bits). A barrier must
+    /// follow.
+    static __device__ __forceinline__ void run(const Matrix& m, const float* vector, const uint32_t* words,
+                                               float* parts) {
         run(m.weights, m.rows, m.columns, vector, words, parts);
     }
 
-    static __device__ AUDIOGEN_ONE_COPY void run(const uint32_t* weights, int rows, int columns, const float* vector, const uint32_t* words,
-                                                 float* parts) {
+    static __device__ AUDIOGEN_ONE_COPY void run(const uint32_t* weights, int rows, int columns, const float* vector,
+                                                 const uint32_t* words, float* parts) {
         AUDIOGEN_IS_SHARED(vector);
         AUDIOGEN_IS_SHARED(words);
         AUDIOGEN_IS_SHARED(parts);
-        if constexpr (kResident) AUDIOGEN_IS_SHARED(weights);
-        else AUDIOGEN_IS_GLOBAL(weights);
+        if constexpr (kResident)
+            AUDIOGEN_IS_SHARED(weights);
+        else
+            AUDIOGEN_IS_GLOBAL(weights);
         const int count = columns / kLanes, pieces = splits(rows);
         for (int unit = threadIdx.x; unit < rows * pieces; unit += blockDim.x) {
             const int row = unit % rows, split = unit / rows, group = row / 64;
@@ -207,7 +244,10 @@ struct Multiply {
             int whole = 0;
 #pragma unroll 8
             for (int k = begin; k < end; ++k) {
-                union { uint32_t bits; float value; } low, high;
+                union {
+                    uint32_t bits;
+                    float value;
+                } low, high;
                 low.bits = w[k * stride];
                 if constexpr (kPrecision == kFloat32) sum = fmaf(low.value, vector[k], sum);
                 if constexpr (kPrecision == kBfloat16) {
@@ -216,9 +256,13 @@ struct Multiply {
                     sum = fmaf(low.value, vector[2 * k], sum);
                     sum = fmaf(high.value, vector[2 * k + 1], sum);
                 }
-                if constexpr (kPrecision == kInt8) whole = __dp4a(static_cast<int>(low.bits), static_cast<int>(words[k]), whole);
+                if constexpr (kPrecision == kInt8)
+                    whole = __dp4a(static_cast<int>(low.bits), static_cast<int>(words[k]), whole);
             }
-            union { int whole; float value; } both = {whole};
+            union {
+                int whole;
+                float value;
+            } both = {whole};
             parts[unit] = kPrecision == kInt8 ? both.value : sum;
         }
     }
@@ -228,7 +272,10 @@ struct Multiply {
         int whole = 0;
 #pragma unroll 1
         for (int split = 0; split < splits(m.rows); ++split) {
-            union { float value; int whole; } both = {parts[split * m.rows + row]};
+            union {
+                float value;
+                int whole;
+            } both = {parts[split * m.rows + row]};
             sum += both.value;
             whole += both.whole;
         }
@@ -238,7 +285,8 @@ struct Multiply {
 
 // ---------------------------------------------------------------------- drawing a sample, by one warp
 
-/// Smallest class whose cumulative probability exceeds `uniform`; at temperature 0 the likeliest. The same result in all lanes.
+/// Smallest class whose cumulative probability exceeds `uniform`; at temperature 0 the likeliest. The same result in
+/// all lanes.
 __device__ AUDIOGEN_ONE_COPY inline int choose(const float* logits, int count, float uniform, float temperature) {
     const int lane = threadIdx.x % 32, each = (count + 31) / 32;
     const int begin = lane * each < count ? lane * each : count, end = begin + each < count ? begin + each : count;
@@ -276,7 +324,8 @@ __device__ AUDIOGEN_ONE_COPY inline int choose(const float* logits, int count, f
     return passed < count ? passed : count - 1;
 }
 
-__device__ __forceinline__ float draw(const Generation& p, const float* parameters, const float* random, int64_t stride) {
+__device__ __forceinline__ float draw(const Generation& p, const float* parameters, const float* random,
+                                      int64_t stride) {
     if (p.output == kSoftmax) return static_cast<float>(choose(parameters, p.outputs, random[0], p.temperature));
     float mean, log_scale, spread;
     if (p.output == kGaussian) {
@@ -304,16 +353,26 @@ struct Generator {
     uint32_t* words;
 
     __device__ explicit Generator(const Generation& p_)
-        : p(p_), plan(p_), shared(dynamic_shared()), chain(blockIdx.x / p_.blocks()), rank(blockIdx.x % p_.blocks()),
-          vector(reinterpret_cast<float*>(shared + plan.vector)), parts(reinterpret_cast<float*>(shared + plan.parts)),
-          h(reinterpret_cast<float*>(shared + plan.h)), sum(reinterpret_cast<float*>(shared + plan.sum)),
-          ready(reinterpret_cast<float*>(shared + plan.ready)), words(reinterpret_cast<uint32_t*>(shared + plan.words)) {}
+        : p(p_),
+          plan(p_),
+          shared(dynamic_shared()),
+          chain(blockIdx.x / p_.blocks()),
+          rank(blockIdx.x % p_.blocks()),
+          vector(reinterpret_cast<float*>(shared + plan.vector)),
+          parts(reinterpret_cast<float*>(shared + plan.parts)),
+          h(reinterpret_cast<float*>(shared + plan.h)),
+          sum(reinterpret_cast<float*>(shared + plan.sum)),
+          ready(reinterpret_cast<float*>(shared + plan.ready)),
+          words(reinterpret_cast<uint32_t*>(shared + plan.words)) {}
 
     __device__ uint64_t* inbox(int block, int stream) const {
-        if (kCluster) return of_block(reinterpret_cast<uint64_t*>(shared), block) + static_cast<int64_t>(stream) * p.inbox_words;
+        if (kCluster)
+            return of_block(reinterpret_cast<uint64_t*>(shared), block) + static_cast<int64_t>(stream) * p.inbox_words;
         return p.inboxes + ((static_cast<int64_t>(chain) * p.blocks() + block) * p.streams + stream) * p.inbox_words;
     }
-    __device__ void send(int block, int stream, int at, float value, uint32_t step) const { put_word(inbox(block, stream) + at, word_of(value, step)); }
+    __device__ void send(int block, int stream, int at, float value, uint32_t step) const {
+        put_word(inbox(block, stream) + at, word_of(value, step));
+    }
     __device__ int stream_number(int stream) const { return p.first_stream + chain + p.chains * stream; }
     __device__ const float* vector_at(int64_t offset) const { return reinterpret_cast<const float*>(p.blob + offset); }
 
@@ -326,32 +385,39 @@ struct Generator {
         return shared + plan.weights;
     }
     static __device__ Matrix matrix(const unsigned char* at, int rows, int columns) {
-        return {reinterpret_cast<const uint32_t*>(at), reinterpret_cast<const float*>(at + static_cast<int64_t>(rows) * columns), rows, columns};
+        return {reinterpret_cast<const uint32_t*>(at),
+                reinterpret_cast<const float*>(at + static_cast<int64_t>(rows) * columns), rows, columns};
     }
 
     // -------------------------------------------------- blocks of layers
 
     __device__ void run_layers() {
-        const int begin = rank * p.block_layers, end = begin + p.block_layers < p.layers ? begin + p.block_layers : p.layers;
+        const int begin = rank * p.block_layers,
+                  end = begin + p.block_layers < p.layers ? begin + p.block_layers : p.layers;
         const int64_t bytes = (end - begin) * p.layer_bytes() - (end == p.layers ? p.out_bytes() : 0);
         const unsigned char* weights = hold(p.first_bytes() + begin * p.layer_bytes(), bytes);
         const int64_t now = *p.position;
         int64_t ring_start = 0;
-        for (int layer = 0; layer < begin; ++layer) ring_start += static_cast<int64_t>(p.dilations[layer]) * (p.kernel - 1);
+        for (int layer = 0; layer < begin; ++layer)
+            ring_start += static_cast<int64_t>(p.dilations[layer]) * (p.kernel - 1);
         __syncthreads();
         if (p.time)
-            for (int s = 0; s < p.streams && stream_number(s) < p.batch; ++s) make_ready(weights, begin, end, ring_start, now, 0, s);
+            for (int s = 0; s < p.streams && stream_number(s) < p.batch; ++s)
+                make_ready(weights, begin, end, ring_start, now, 0, s);
         for (int t = 0; t <= p.time; ++t)
             for (int s = 0; s < p.streams && stream_number(s) < p.batch; ++s) {
                 if (rank == 0 && t > 0) finish(t - 1, s);
                 if (t == p.time) continue;
-                if (rank == 0) enter(s);
+                if (rank == 0)
+                    enter(s);
                 else
-                    for (int c = threadIdx.x; c < p.wide_channels; c += blockDim.x) vector[c] = wait_for(inbox(rank, s) + c, t + 1);
+                    for (int c = threadIdx.x; c < p.wide_channels; c += blockDim.x)
+                        vector[c] = wait_for(inbox(rank, s) + c, t + 1);
                 __syncthreads();
                 for (int layer = begin; layer < end; ++layer) one_layer(weights, begin, layer, ring_start, now + t, s);
                 if (end < p.layers)
-                    for (int c = threadIdx.x; c < p.wide_channels; c += blockDim.x) send(rank + 1, s, c, vector[c], t + 1);
+                    for (int c = threadIdx.x; c < p.wide_channels; c += blockDim.x)
+                        send(rank + 1, s, c, vector[c], t + 1);
                 add_skips(weights, begin, end, t, s);
                 if (t + 1 < p.time) make_ready(weights, begin, end, ring_start, now, t + 1, s);
             }
@@ -360,13 +426,16 @@ struct Generator {
     /// The slot of a layer's ring for the step `age` before `now`.
     __device__ float* slot(int64_t ring_start, int begin, int layer, int64_t now, int s) const {
 #pragma unroll 1
-        for (int before = begin; before < layer; ++before) ring_start += static_cast<int64_t>(p.dilations[before]) * (p.kernel - 1);
+        for (int before = begin; before < layer; ++before)
+            ring_start += static_cast<int64_t>(p.dilations[before]) * (p.kernel - 1);
         const int64_t length = static_cast<int64_t>(p.dilations[layer]) * (p.kernel - 1);
-        return p.rings + (stream_number(s) * p.slots + ring_start + ((now % length) + length) % length) * p.wide_channels;
+        return p.rings +
+               (stream_number(s) * p.slots + ring_start + ((now % length) + length) % length) * p.wide_channels;
     }
 
     /// ready = bias + conditioning + past taps, for step t of this call. Ends with a barrier.
-    __device__ void make_ready(const unsigned char* weights, int begin, int end, int64_t ring_start, int64_t now, int t, int s) {
+    __device__ void make_ready(const unsigned char* weights, int begin, int end, int64_t ring_start, int64_t now, int t,
+                               int s) {
         const int rows = 2 * p.wide_gate, stream = stream_number(s);
         for (int layer = begin; layer < end; ++layer) {
             const unsigned char* at = weights + (layer - begin) * p.layer_bytes();
@@ -376,29 +445,36 @@ struct Generator {
                 const int gate = row / 32 * 16 + row % 16, source = row % 32 / 16 * p.gate + gate;
                 float value = bias[row];
                 if (p.condition && gate < p.gate) {
-                    const float* c = p.condition + ((static_cast<int64_t>(stream) * p.layers + layer) * 2 * p.gate + source) * p.frames;
-                    if (!p.first) value += c[static_cast<int64_t>(t) * p.frames / p.time];
+                    const float* c =
+                        p.condition +
+                        ((static_cast<int64_t>(stream) * p.layers + layer) * 2 * p.gate + source) * p.frames;
+                    if (!p.first)
+                        value += c[static_cast<int64_t>(t) * p.frames / p.time];
                     else
-                        for (int tap = 0; tap < p.taps; ++tap) value += p.band[static_cast<int64_t>(t) * p.taps + tap] * c[p.first[t] + tap];
+                        for (int tap = 0; tap < p.taps; ++tap)
+                            value += p.band[static_cast<int64_t>(t) * p.taps + tap] * c[p.first[t] + tap];
                 }
                 to[row] = value;
             }
             for (int age = 1; age < p.kernel; ++age) {  // the tap `age` dilations ago
-                const float* past = slot(ring_start, begin, layer, now + t - static_cast<int64_t>(age) * p.dilations[layer], s);
+                const float* past =
+                    slot(ring_start, begin, layer, now + t - static_cast<int64_t>(age) * p.dilations[layer], s);
                 for (int c = threadIdx.x; c < p.wide_channels; c += blockDim.x) vector[c] = past[c];
                 __syncthreads();
                 const Matrix m = matrix(at + age * p.matrix_bytes(rows, p.wide_channels), rows, p.wide_channels);
                 const float step = Product::prepare(vector, p.wide_channels, words);
                 Product::run(m, vector, words, parts);
                 __syncthreads();
-                for (int row = threadIdx.x; row < rows; row += blockDim.x) to[row] += Product::result(m, parts, row, step);
+                for (int row = threadIdx.x; row < rows; row += blockDim.x)
+                    to[row] += Product::result(m, parts, row, step);
             }
         }
         __syncthreads();
     }
 
     /// x in `vector` -> h of this layer, the next x in `vector`. Ends with a barrier.
-    __device__ void one_layer(const unsigned char* weights, int begin, int layer, int64_t ring_start, int64_t now, int s) {
+    __device__ void one_layer(const unsigned char* weights, int begin, int layer, int64_t ring_start, int64_t now,
+                              int s) {
         const int rows = 2 * p.wide_gate;
         const unsigned char* at = weights + (layer - begin) * p.layer_bytes();
         const float* made = ready + (s * p.block_layers + layer - begin) * rows;
@@ -418,7 +494,8 @@ struct Generator {
         __syncthreads();
         if (layer + 1 == p.layers) return;
         const Matrix out = matrix(at + p.out_offset(), p.wide_channels, p.wide_gate);
-        const float* bias = reinterpret_cast<const float*>(at + p.out_offset() + p.matrix_bytes(p.wide_channels, p.wide_gate));
+        const float* bias =
+            reinterpret_cast<const float*>(at + p.out_offset() + p.matrix_bytes(p.wide_channels, p.wide_gate));
         step = Product::prepare(own, p.wide_gate, words);
         Product::run(out, own, words, parts);
         __syncthreads();
@@ -431,7 +508,8 @@ struct Generator {
     __device__ void add_skips(const unsigned char* weights, int begin, int end, int t, int s) {
         for (int layer = begin; layer < end; ++layer) {
             const float* own = h + (layer - begin) * p.wide_gate;
-            const Matrix m = matrix(weights + (layer - begin) * p.layer_bytes() + p.skip_offset(layer + 1 == p.layers), p.wide_skip, p.wide_gate);
+            const Matrix m = matrix(weights + (layer - begin) * p.layer_bytes() + p.skip_offset(layer + 1 == p.layers),
+                                    p.wide_skip, p.wide_gate);
             const float step = Product::prepare(own, p.wide_gate, words);
             Product::run(m, own, words, parts);
             __syncthreads();
@@ -441,10 +519,13 @@ struct Generator {
         }
         const bool to_head = end == p.layers;
         for (int row = threadIdx.x; row < p.wide_skip; row += blockDim.x) {
-            const float before = rank == 0 ? vector_at(p.head_offset())[row] : wait_for(inbox(rank, s) + p.wide_channels + row, t + 1);
-            if (!to_head) send(rank + 1, s, p.wide_channels + row, before + sum[row], t + 1);
+            const float before =
+                rank == 0 ? vector_at(p.head_offset())[row] : wait_for(inbox(rank, s) + p.wide_channels + row, t + 1);
+            if (!to_head)
+                send(rank + 1, s, p.wide_channels + row, before + sum[row], t + 1);
             else
-                for (int block = 0; block < p.hidden_blocks; ++block) send(p.layer_blocks + block, s, row, before + sum[row], t + 1);
+                for (int block = 0; block < p.hidden_blocks; ++block)
+                    send(p.layer_blocks + block, s, row, before + sum[row], t + 1);
         }
         __syncthreads();
     }
@@ -459,8 +540,10 @@ struct Generator {
             float x = table[static_cast<int64_t>(p.first_kernel) * p.inputs * p.wide_channels + c];
             for (int tap = 0; tap < p.first_kernel; ++tap) {
                 const float value = before[tap];
-                if (p.inputs == 1) x += value * table[static_cast<int64_t>(tap) * p.wide_channels + c];
-                else if (value >= 0.0f) x += table[(static_cast<int64_t>(tap) * p.inputs + static_cast<int>(value)) * p.wide_channels + c];
+                if (p.inputs == 1)
+                    x += value * table[static_cast<int64_t>(tap) * p.wide_channels + c];
+                else if (value >= 0.0f)
+                    x += table[(static_cast<int64_t>(tap) * p.inputs + static_cast<int>(value)) * p.wide_channels + c];
             }
             vector[c] = p.first_tanh ? tanhf(x) : x;
         }
@@ -476,7 +559,8 @@ struct Generator {
         }
         __syncthreads();
         if (threadIdx.x < 32) {
-            const float sample = p.given ? p.given[stream * p.time + t] : draw(p, sum, p.random + stream * p.numbers * p.time + t, p.time);
+            const float sample = p.given ? p.given[stream * p.time + t]
+                                         : draw(p, sum, p.random + stream * p.numbers * p.time + t, p.time);
             if (threadIdx.x == 0) {
                 float* before = p.last + stream * p.first_kernel;
                 if (p.first_kernel == 2) before[0] = before[1];
@@ -490,10 +574,12 @@ struct Generator {
     // -------------------------------------------------- blocks of the head
 
     /// Some rows of a 1x1 behind a relu: the inbox's vector -> all of `receivers`.
-    __device__ void run_rows(int64_t offset, int64_t bias_offset, int rows, int columns, int groups, int number, bool relu_in, bool relu_out,
-                             int first_receiver, int receivers, int most) {
-        const int first_row = number * groups * 64, own = rows - first_row < groups * 64 ? rows - first_row : groups * 64;
-        const int64_t from = offset + p.group_bytes(number * groups, columns), bytes = p.group_bytes(1, columns) / 64 * own;
+    __device__ void run_rows(int64_t offset, int64_t bias_offset, int rows, int columns, int groups, int number,
+                             bool relu_in, bool relu_out, int first_receiver, int receivers, int most) {
+        const int first_row = number * groups * 64,
+                  own = rows - first_row < groups * 64 ? rows - first_row : groups * 64;
+        const int64_t from = offset + p.group_bytes(number * groups, columns),
+                      bytes = p.group_bytes(1, columns) / 64 * own;
         Matrix m = matrix(hold(from, bytes), own, columns);
         m.scales = vector_at(offset + p.group_bytes(1, columns) / 64 * rows) + first_row;
         __syncthreads();
@@ -523,13 +609,14 @@ struct Generator {
             __syncthreads();
             cluster_barrier();
         }
-        if (rank < p.layer_blocks) run_layers();
+        if (rank < p.layer_blocks)
+            run_layers();
         else if (rank < p.layer_blocks + p.hidden_blocks)
-            run_rows(p.hidden_offset(), p.hidden_bias_offset(), p.wide_hidden, p.wide_skip, p.hidden_groups, rank - p.layer_blocks, true, true,
-                     p.layer_blocks + p.hidden_blocks, p.last_blocks, p.wide_hidden);
+            run_rows(p.hidden_offset(), p.hidden_bias_offset(), p.wide_hidden, p.wide_skip, p.hidden_groups,
+                     rank - p.layer_blocks, true, true, p.layer_blocks + p.hidden_blocks, p.last_blocks, p.wide_hidden);
         else
-            run_rows(p.last_offset(), p.last_bias_offset(), p.wide_outputs, p.wide_hidden, p.last_groups, rank - p.layer_blocks - p.hidden_blocks,
-                     false, false, 0, 1, p.outputs);
+            run_rows(p.last_offset(), p.last_bias_offset(), p.wide_outputs, p.wide_hidden, p.last_groups,
+                     rank - p.layer_blocks - p.hidden_blocks, false, false, 0, 1, p.outputs);
         if (kCluster) {
             __syncthreads();
             cluster_barrier();  // nobody leaves while others may write to its shared memory
@@ -548,8 +635,8 @@ __global__ void advance_kernel(int64_t* position, int time) {
 
 // ---------------------------------------------------------------------- how the work lies on the chip
 
-/// Fill in the division of the network into blocks, for `limit` bytes of shared memory a block and `streams` streams a chain. kResident: whether the weights
-/// fit. Returns false where even one stream without weights does not fit.
+/// Fill in the division of the network into blocks, for `limit` bytes of shared memory a block and `streams` streams a
+/// chain. kResident: whether the weights fit. Returns false where even one stream without weights does not fit.
 inline bool divide(Generation& p, bool cluster, bool resident, int streams, int limit, int multiprocessors) {
     uint64_t none = 0;
     p.inboxes = cluster ? nullptr : &none;  // SharedPlan asks only whether there are any
@@ -577,7 +664,8 @@ inline bool divide(Generation& p, bool cluster, bool resident, int streams, int 
         ++layers;
     }
     if (!layers) return false;
-    if (!resident && layers > blocks_of(p.layers, multiprocessors - 8)) layers = larger(blocks_of(p.layers, larger(multiprocessors - 8, 1)), 1);
+    if (!resident && layers > blocks_of(p.layers, multiprocessors - 8))
+        layers = larger(blocks_of(p.layers, larger(multiprocessors - 8, 1)), 1);
     p.block_layers = blocks_of(p.layers, blocks_of(p.layers, layers));
     if (resident) most = p.layer_bytes() * p.block_layers;
     p.layer_blocks = blocks_of(p.layers, p.block_layers);
