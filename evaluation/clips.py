@@ -62,7 +62,8 @@ def list_clips(folder: str | Path) -> list[Path]:
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"no folder of clips at {folder}")
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")
+                   and not p.is_dir())
     if not files:
         raise UserError(f"{folder} holds no audio ({' '.join(SUFFIXES)})")
     return files

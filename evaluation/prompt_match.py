@@ -3,6 +3,7 @@
     length  as many seconds as were asked for, within 0.1 ms
     tempo   within 4 % of the score's; "octaves": half, double, a third and three times it count too
     key     the score's; "relative": its relative major or minor counts too
+    text    the cosine of clip and prompt, for embedders that know words (CLAP)
     style   a linear probe trained on the reference's styles (its first folders) says the style that was asked for
 
 The estimators err on real music too, so the style probe's accuracy on held-out reference clips and chance stand beside
@@ -14,7 +15,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
@@ -132,6 +133,27 @@ def _means(clips: Sequence[tuple[ClipLine, str]]) -> torch.Tensor:
     return torch.stack([clip.mean for clip, _ in clips])
 
 
+# ------------------------------------------------------------------ text
+
+
+def text_match(
+    embed_text: Callable[[Sequence[str]], torch.Tensor], generated: Summary, made_by: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any] | None:
+    """The CLAP score: mean cosine of a clip's embedding and its prompt's, and the same with the prompts dealt to the
+    wrong clips, which is what prompts say of any clip of the set. None where no clip carries a text."""
+    known = [(clip, text) for clip in generated.clips
+             if (text := (made_by.get(clip.digest, {}).get("prompt") or {}).get("text"))]
+    if not known:
+        return None
+    audio = torch.nn.functional.normalize(_means(known).double(), dim=1)
+    cosines = audio @ embed_text([text for _, text in known]).double().T           # (clips, prompts)
+    own = cosines.diagonal()
+    differs = torch.tensor([[a != b for _, b in known] for _, a in known])
+    return {"value": float(own.mean()), "n": len(known),
+            "se": float(own.std() / math.sqrt(len(own))) if len(own) > 1 else None,
+            "wrong_prompts": float(cosines[differs].mean()) if differs.any() else None}
+
+
 # ------------------------------------------------------------------ in words
 
 LABELS = {"length": "exact length", "tempo": "tempo", "tempo_octaves": "tempo, octaves allowed", "key": "key",
@@ -143,6 +165,11 @@ def prompt_rows(result: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     lines = [(LABELS[name], _share(value), "") for name, value in (result.get("prompts") or {}).items()
              if name in LABELS]
     for measured in result["embedders"]:
+        text = measured.get("text")
+        if text:
+            beside = "" if text["wrong_prompts"] is None else f"wrong prompts {text['wrong_prompts']:.3f}"
+            found = f"{text['value']:.3f}" + ("" if text["se"] is None else f" ± {text['se']:.2g}")
+            lines.append((f"cosine of clip and prompt, by {measured['embedder']}", found, beside))
         style = measured.get("style")
         if style:
             beside = f"chance {style['chance']:.0%}"

@@ -25,7 +25,7 @@ from evaluation.frechet import frechet_per_clip
 from evaluation.landmarks import SAMPLE_RATE, LandmarkIndex
 from evaluation.originality import copying, diversity, nearest_training_clips
 from evaluation.preprocessing import Preprocessing
-from evaluation.prompt_match import prompt_rows, prompts_obeyed, styles_obeyed
+from evaluation.prompt_match import prompt_rows, prompts_obeyed, styles_obeyed, text_match
 from evaluation.score import METRICS, score
 from evaluation.summary import Summary
 
@@ -102,6 +102,9 @@ def evaluate(
             carried = sets["generated"].made_by if "generated" in sets else None
             if style := styles_obeyed(made_by=carried, **summaries):
                 scores["style"] = style
+            if carried and hasattr(model, "embed_text") and (
+                    text := text_match(model.embed_text, summaries["generated"], carried)):
+                scores["text"] = text
             measured.append({**summaries["reference"].made_by, "note": model.note, "method": METHOD, **scores})
             if trained is not None and not nearness:  # by the first embedder
                 nearness = _nearness(summarise(trained, model, store, pad=pad, prepare=prepare), **summaries)

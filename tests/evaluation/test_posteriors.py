@@ -9,6 +9,8 @@ import torch
 
 from audiogen.core.errors import UserError
 from evaluation.posteriors import estimate_inception_score, inception_score, kl_divergence
+from evaluation.score import score
+from evaluation.summary import Summary
 
 
 def test_sure_and_diverse_scores_the_number_of_classes_and_anything_else_scores_1():
@@ -47,3 +49,37 @@ def test_unpaired_sets_and_unknown_directions_are_refused():
         kl_divergence(x, x[:1])
     with pytest.raises(UserError, match="direction"):
         kl_divergence(x, x, direction="both")
+
+
+# ------------------------------------------------------------------ as metrics of `evaluate`
+
+
+def tagged(shift: float, names: str = "abcdef", suffix: str = "wav") -> Summary:
+    made = Summary.none(4, {"embedder": "made up"})
+    for index, name in enumerate(names):
+        rows = torch.randn(3, 4, generator=torch.Generator().manual_seed(index))
+        rows[:, index % 4] += shift
+        made.add(f"{suffix} {name}", rows, path=f"{name}.{suffix}")
+    return made
+
+
+def test_a_tagger_gives_inception_score_and_kl_of_clips_of_the_same_name():
+    weight = torch.randn(5, 4, generator=torch.Generator().manual_seed(9))
+    x, y = tagged(0.0), tagged(3.0, names="abcdx", suffix="flac")  # x has no partner
+    found = score(x, y, metrics=("inception", "kl"), logits=lambda features: features @ weight.T)
+    sides = [torch.softmax(torch.stack([clip.mean for clip in side.clips]).double() @ weight.T.double(), 1)
+             for side in (x, y)]
+    expected = (sides[0][:4] * (sides[0][:4] / sides[1][:4]).log()).sum(1).mean()
+    assert found["scores"]["kl"]["value"] == pytest.approx(float(expected), rel=1e-3)  # 1e-6 is added below the log
+    assert found["scores"]["kl"]["n_generated"] == 4
+    assert found["scores"]["inception"]["value"] == pytest.approx(inception_score(sides[1]), rel=1e-5)
+    assert score(x, x, metrics=("kl",), logits=lambda f: f @ weight.T)["scores"]["kl"]["value"] < 1e-4
+
+
+def test_no_tagger_no_posteriors_and_a_warning_only_where_they_were_asked_for():
+    x, y = tagged(0.0), tagged(1.0, suffix="flac")
+    quiet = score(x, y)
+    assert not {"kl", "inception"} & quiet["scores"].keys() and not any("classes" in w for w in quiet["warnings"])
+    assert any("classes" in w for w in score(x, y, metrics=("kl",))["warnings"])
+    apart = tagged(1.0, names="uvw", suffix="flac")
+    assert any("same name" in w for w in score(x, apart, metrics=("kl",), logits=lambda f: f)["warnings"])

@@ -8,7 +8,7 @@ import torch
 from audiogen.core.audio import Audio
 from evaluation.cache import EmbeddingCache
 from evaluation.clips import ClipSet, check_clips
-from evaluation.prompt_match import asked_for, prompt_rows, prompts_obeyed, rate, styles_obeyed
+from evaluation.prompt_match import asked_for, prompt_rows, prompts_obeyed, rate, styles_obeyed, text_match
 from evaluation.report import evaluate
 from evaluation.summary import Summary
 
@@ -83,6 +83,17 @@ def test_noise_is_told_apart_at_chance_only():
     found = styles_obeyed(reference, made)
     assert found["match"]["interval_95"][0] < 0.5 < found["match"]["interval_95"][1]
     assert found["held_out"]["interval_95"][0] < 0.5 < found["held_out"]["interval_95"][1]
+
+
+def test_the_cosine_of_clip_and_prompt_stands_beside_that_of_wrong_prompts():
+    made = Summary.none(3, {"embedder": "made up"})
+    for index in range(3):
+        made.add(str(index), 5.0 * torch.eye(3)[index][None] + torch.tensor([0.0, 0.0, 5.0 * (index == 0)]))
+    carried = {"0": {"prompt": {"text": "0"}}, "1": {"prompt": {"text": "1"}}, "2": {"prompt": {"text": ""}}}
+    found = text_match(lambda texts: torch.eye(3)[[int(text) for text in texts]], made, carried)
+    assert found["n"] == 2 and found["value"] == pytest.approx((0.5**0.5 + 1.0) / 2)  # clip 0 lies between 0 and 2
+    assert found["wrong_prompts"] == 0.0
+    assert text_match(lambda texts: torch.eye(3), made, {}) is None
 
 
 def test_a_reference_without_folders_has_no_styles():
