@@ -61,8 +61,18 @@ class Moments:
         return self.scatter / max(self.n - 1, 1)
 
     def factor(self) -> Tensor:
-        """A (rank, dim) with AᵀA = covariance."""
-        values, vectors = torch.linalg.eigh(self.covariance)
+        """A (rank, dim) with AᵀA = covariance.
+
+        Cholesky's where the smallest pivot is far above rounding, ten times as fast; else from the eigenvectors,
+        without those that are zero but for rounding.
+        """
+        covariance = self.covariance
+        lower, failed = torch.linalg.cholesky_ex(covariance)
+        pivots = lower.diagonal().square()
+        rounding = len(pivots) * torch.finfo(pivots.dtype).eps * covariance.diagonal().max()
+        if not failed and pivots.min() > 1e3 * rounding:
+            return lower.T
+        values, vectors = torch.linalg.eigh(covariance)
         kept = values > values[-1].clamp(min=0.0) * len(values) * torch.finfo(values.dtype).eps
         return (vectors[:, kept] * values[kept].sqrt()).T
 
