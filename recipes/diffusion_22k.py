@@ -61,6 +61,8 @@ class Recipe:
     """Word vectors; None: those that are shipped."""
     vocoder: Path | None = None
     """Checkpoint that demos are heard through; None: the shipped one, where its mel format fits."""
+    score_against: Path | None = None
+    """What `audiogen embed REAL/ --short pad -o real.npz` wrote: demos are scored by it, and best/ keeps the best."""
     demo_prompts: tuple[str, ...] = ()
     """None given: one for each of the first styles."""
 
@@ -79,6 +81,11 @@ class Recipe:
         from audiogen.signal.mel import MelSpectrogram
         from audiogen.training.fit import fit
 
+        judge = None
+        if self.score_against is not None:
+            from evaluation.in_training import demo_judge
+
+            judge = demo_judge(self.score_against)
         torch.manual_seed(self.train.seed)
         if self.train.threads:
             torch.set_num_threads(self.train.threads)
@@ -141,6 +148,7 @@ class Recipe:
             recipe=self,
             labels=labels,
             overfit_below=OVERFIT_BELOW,
+            judge=judge,
         )
         return 130 if summary.interrupted == "SIGINT" else 0
 

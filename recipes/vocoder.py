@@ -155,6 +155,8 @@ class Recipe:
     """Clips of the valid split (of the train split, where there is none) that are rendered again as demos."""
     scored: int = 8
     """Clips of up to three seconds of the same split that are scored at the end; 0: none."""
+    score_against: Path | None = None
+    """What `audiogen embed REAL/ --short pad -o real.npz` wrote: demos are scored by it, and best/ keeps the best."""
     speech: bool = False
     """The sounds are speech: PESQ and STOI too, where the packages pesq and pystoi are installed."""
 
@@ -200,6 +202,11 @@ class Recipe:
         torch.manual_seed(self.train.seed)
         if self.train.threads:
             torch.set_num_threads(self.train.threads)
+        judge = None
+        if self.score_against is not None:
+            from evaluation.in_training import demo_judge
+
+            judge = demo_judge(self.score_against)
         cls = _class_of(self.model)
         manifests = self._manifests()
         model = self._begin(cls)
@@ -219,7 +226,7 @@ class Recipe:
         seconds = {path: sum(entry.seconds for entry in manifest) for path, manifest in manifests}
         labels = {"recipe": "vocoder", "preset": self.preset, "minutes": round(sum(seconds.values()) / 60, 1)}
         summary = fit(task, dataset, self.train, collate=collate, recipe=self, labels=labels,
-                      overfit_below=task.overfit_below)
+                      overfit_below=task.overfit_below, judge=judge)
         finished = not (summary.interrupted or self.train.plan or self.train.overfit)
         if finished and self.scored and _is_main_process():
             name = name_of("vocoder", cls)

@@ -12,7 +12,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from math import cos, pi
 from pathlib import Path
@@ -147,27 +147,31 @@ def fit(
     labels: dict | None = None,
     card: str = "",
     overfit_below: tuple[str, float] | None = None,
+    judge: Callable[[Path], float] | None = None,
 ) -> Summary:
     """Train `task` on `dataset` (indexed by the global sample number) until `config.steps`.
 
     `recipe`: the resolved recipe, written beside the weights. `overfit_below`: (name of a logged loss, the value that
-    --overfit must reach); None: "loss", and a third less than at first.
+    --overfit must reach); None: "loss", and a third less than at first. `judge`: folder of demo clips -> how far
+    they are from what they should be; then scores.jsonl lists every demo's score and best/ holds the best one's
+    weights.
     """
     if config.threads:
         torch.set_num_threads(config.threads)
     if config.overfit or config.plan:
-        return _Run(task, dataset, config, collate, recipe, labels or {}, card, overfit_below).short()
-    return _Run(task, dataset, config, collate, recipe, labels or {}, card, None).train()
+        return _Run(task, dataset, config, collate, recipe, labels or {}, card, overfit_below, None).short()
+    return _Run(task, dataset, config, collate, recipe, labels or {}, card, None, judge).train()
 
 
 class _Run:
-    def __init__(self, task, dataset, config, collate, recipe, labels, card, overfit_below) -> None:
+    def __init__(self, task, dataset, config, collate, recipe, labels, card, overfit_below, judge) -> None:
         from accelerate import Accelerator
         from accelerate.state import AcceleratorState
         from accelerate.utils import ProjectConfiguration
 
         self.task, self.dataset, self.config, self.collate = task, dataset, config, collate
         self.recipe, self.labels, self.card, self.overfit_below = recipe, labels, card, overfit_below
+        self.judge = judge
         quiet = config.plan
         precision = {"fp32": "no", None: None}.get(config.precision, config.precision)
         if precision == "fp16" and not torch.cuda.is_available():
@@ -377,6 +381,22 @@ class _Run:
         model = self.ema.module.eval()
         with torch.no_grad():
             self.task.demo(model, folder, step)
+        if self.judge is not None and step:
+            self._judge(folder, step)
+
+    def _judge(self, folder: Path, step: int) -> None:
+        """Score the demo clips, write the score down, and keep the weights where it is the best so far."""
+        best = self.config.run / "best"
+        known = json.loads((best / "scores.json").read_text())["score"] if (best / "scores.json").is_file() else None
+        score = float(self.judge(folder))
+        with open(self.config.run / "scores.jsonl", "a") as stream:
+            stream.write(json.dumps({"step": step, "score": score}) + "\n")
+        better = known is None or score < known
+        self.accelerator.print(f"step {step}: demo clips score {score:.4g}"
+                               + (", the best so far" if better else f" (best {known:.4g})"))
+        if better:
+            save_checkpoint(best, self.ema.module, room=self.task.room, labels=self.labels, card=self.card,
+                            scores={"step": step, "score": score})
 
     def _agreed(self, stop: bool) -> bool:
         """True on every process where it is true on one: a signal may reach one alone, and clocks differ."""

@@ -329,3 +329,21 @@ def test_the_log_tells_speed_waiting_and_memory(tmp_path):
     line = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[-1])
     assert line["step"] == 12 and line["audio_per_second"] > 0 and 0 <= line["data_wait"] <= 1 and line["peak_mib"] > 0
     assert list((tmp_path / "run" / "logs").rglob("events*"))
+
+
+def test_a_judge_keeps_the_best_demos_weights(tmp_path, capsys):
+    given = iter([3.0, 1.0, 2.0, 0.5])
+    kept = []
+
+    def judge(folder):
+        kept.append(folder.name)
+        return next(given)
+
+    run = config(tmp_path, steps=6, demo_every=2)
+    fit(ToyTask(), Data(), run, collate=collate, judge=judge)
+    assert kept == ["step_00000002", "step_00000004", "step_00000006"]
+    lines = [json.loads(line) for line in (run.run / "scores.jsonl").read_text().splitlines()]
+    assert [line["score"] for line in lines] == [3.0, 1.0, 2.0]
+    assert json.loads((run.run / "best" / "scores.json").read_text()) == {"step": 4, "score": 1.0}
+    fit(ToyTask(), Data(), replace(run, steps=8), collate=collate, judge=judge)  # resumed: the best is remembered
+    assert json.loads((run.run / "best" / "scores.json").read_text())["score"] == 0.5
