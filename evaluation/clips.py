@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -106,10 +108,12 @@ def check_clips(
                 store.put(_key(result.digest, models[name], change, pad, prepare), torch.from_numpy(rows))
             result.features = {}
         found[task.path] = result
+        step()
 
     if tasks:
         say(f"reading {len(tasks)} files of {folder}")
-    examine_all(tasks, models, done, workers=workers)
+    with _progress(len(tasks), Path(folder).name) as step:
+        examine_all(tasks, models, done, workers=workers)
     clips = _sorted_out(Path(folder), files, found, shortest)
     clips.weights = weights
     if not clips.clips:
@@ -118,6 +122,21 @@ def check_clips(
         raise UserError(f"{len(clips.rejects)} of {len(files)} clips in {folder} cannot be scored, more than "
                         f"{max_rejects:.0%}; the first: {clips.rejects[0].reason} (--max-rejects allows more)")
     return clips
+
+
+@contextmanager
+def _progress(total: int, title: str) -> Iterator[Callable[[], None]]:
+    """A bar on stderr where that is a terminal and there is enough to wait for; call what it gives once a file."""
+    if total < 20 or not sys.stderr.isatty():
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task(title, total=total)
+        yield lambda: progress.advance(bar)
 
 
 def _sorted_out(folder: Path, files: Sequence[Path], found: Mapping[Path, Found], shortest: float) -> ClipSet:
