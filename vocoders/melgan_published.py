@@ -19,6 +19,7 @@ from vocoders.published import (
     generator_state,
     load_published,
     parallel_wavegan_format,
+    parallel_wavegan_params,
     statistics,
     take,
 )
@@ -108,15 +109,7 @@ def _config(
 
 def _parallel_wavegan_config(settings: Mapping[str, Any], mel: MelFormat | None) -> MelGANConfig:
     """config.yml of ParallelWaveGAN."""
-    if "generator_params" not in settings:
-        raise UserError("the configuration of ParallelWaveGAN is missing: give the checkpoint's config.yml")
-    given = settings["generator_params"]
-    if unknown := sorted(set(given) - set(DEFAULTS)):
-        raise UserError(f"generator_params has {', '.join(unknown)}, which audiogen does not know")
-    values = DEFAULTS | given
-    for name in ONLY:
-        if values[name] != DEFAULTS[name]:
-            raise UserError(f"generator_params says {name}={values[name]!r}: audiogen has only {DEFAULTS[name]!r}")
+    values = parallel_wavegan_params(settings, DEFAULTS, ONLY)
     format = mel or parallel_wavegan_format(settings)
     if values["in_channels"] != format.n_mels:
         raise UserError(f"in_channels={values['in_channels']} and the mel format's n_mels={format.n_mels} differ")

@@ -129,6 +129,23 @@ def statistics(stats: Any, n_mels: int, *, what: str) -> tuple[Tensor, Tensor]:
     return mean, scale
 
 
+def parallel_wavegan_params(
+    settings: Mapping[str, Any], defaults: Mapping[str, Any], only: Iterable[str]
+) -> dict[str, Any]:
+    """`generator_params` of ParallelWaveGAN's config.yml, completed; `only`: fields that must have their default."""
+    if "generator_params" not in settings:
+        raise UserError("the configuration of ParallelWaveGAN is missing: give the checkpoint's config.yml")
+    # The recipes once spelt it so.
+    given = {key.replace("kernal", "kernel"): value for key, value in settings["generator_params"].items()}
+    if unknown := sorted(set(given) - set(defaults)):
+        raise UserError(f"generator_params has {', '.join(unknown)}, which audiogen does not know")
+    values = {**defaults, **given}
+    for name in only:
+        if values[name] != defaults[name]:
+            raise UserError(f"generator_params says {name}={values[name]!r}: audiogen has only {defaults[name]!r}")
+    return values
+
+
 def parallel_wavegan_format(settings: Mapping[str, Any]) -> MelFormat:
     """The mel format that a config.yml of ParallelWaveGAN (any of its models) describes."""
     if settings.get("window", "hann") != "hann" or settings.get("global_gain_scale", 1.0) != 1.0:
