@@ -254,7 +254,15 @@ class Engine:
     def sampling(self, **chosen: Any) -> Any:
         """The checkpoint's own way of sampling, with what the user chose."""
         own = self.generator.model.config.sampling
-        return replace(own, **{name: value for name, value in chosen.items() if value is not None})
+        chosen = {name: value for name, value in chosen.items() if value is not None}
+        known = {field.name for field in dataclasses.fields(own)}
+        strange = sorted(set(chosen) - known)
+        if strange:
+            raise UserError(
+                f"a generator of the family {self.generator.name} has no {strange[0]} to choose; it has "
+                f"{', '.join(sorted(known)) or 'nothing to choose'}"
+            )
+        return replace(own, **chosen)
 
     @torch.inference_mode()
     def _mel(self, prompt: Prompt, parts: list[Part], seed: int, sampling: Any) -> Tensor:

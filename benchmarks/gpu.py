@@ -159,17 +159,17 @@ def generator_losses(model: nn.Module, dataset: PackedMels, *, samples: int = 51
 
 
 def train_generator(options: argparse.Namespace) -> int:
-    """The recipe diffusion_22k on packed mels."""
+    """The recipe generator on packed mels."""
     from audiogen.cli import parse_recipe
     from audiogen.cli.train import load_recipe
     from audiogen.conditioning.labels import StyleVocabulary
     from audiogen.conditioning.text import WordVectors
-    from audiogen.generators.diffusion import MelDiffusion
-    from audiogen.generators.task import GeneratorTask
+    from audiogen.core.registry import resolve
     from audiogen.training.fit import fit
+    from recipes.generator import presets
 
     began, run = time.monotonic(), fresh(options.run / "generator")
-    recipe = parse_recipe(load_recipe("diffusion_22k"), options.recipe, prog="gpu.py train-generator --")
+    recipe = parse_recipe(load_recipe("generator"), options.recipe, prog="gpu.py train-generator --")
     words = WordVectors.load(recipe.words or SHIPPED / "words.safetensors")
     start = beginning(options, "generator")
     labels, config, vocabulary = {}, recipe.model, None
@@ -193,7 +193,8 @@ def train_generator(options: argparse.Namespace) -> int:
     print(f"{train.seconds / 60:.1f} minutes in memory after {time.monotonic() - began:.0f} s", flush=True)
 
     torch.manual_seed(0)
-    model = MelDiffusion(config)
+    cls = resolve("generator", presets()[recipe.preset][0])
+    model = cls(config)
     model.set_statistics(*train.statistics())
     if start is not None:
         model = load_checkpoint(start, room="generator").model.train()
@@ -203,9 +204,9 @@ def train_generator(options: argparse.Namespace) -> int:
         recipe.train, run=run / "trial", batch_size=options.batch_size, workers=options.workers, seed=options.seed,
         precision=options.precision, log_every=20, save_every=10**9, demo_every=10**9, warmup=100,
     )
-    task = GeneratorTask(model.to(device()).train())
+    task = cls.task_type(model.to(device()).train())
     if options.compile:
-        for network in filter(None, (model.network, model.coarse)):
+        for network in model.children():
             network.compile()
     steps = options.steps or steps_in(options, began, lambda config: fit(task, train, config, collate=train.collate),
                                       settings)
@@ -214,7 +215,7 @@ def train_generator(options: argparse.Namespace) -> int:
     if (options.pack / "state" / "state.json").is_file():
         resumed = resume_state(options.pack / "state", run / "run")
     labels |= {
-        "vocabulary": vocabulary.to_dict(), "recipe": "diffusion_22k", "minutes": round(train.seconds / 60, 1),
+        "vocabulary": vocabulary.to_dict(), "recipe": "generator", "minutes": round(train.seconds / 60, 1),
         "played": sorted({s for e in train.entries if e["score"] for s in e["styles"] if s in vocabulary.names}),
     }
     settings = replace(settings, run=run / "run", steps=resumed + steps, log_every=max(1, min(100, steps // 10)),
@@ -441,7 +442,7 @@ def parser() -> argparse.ArgumentParser:
     own.add_argument("--out", type=Path, default=Path("gpu_pack"))
     for verb, call, text in (
         ("setup", setup, "install what is missing"), ("kernels", kernels, "build, test and measure native operations"),
-        ("train-generator", train_generator, "diffusion_22k"), ("train-vocoder", train_vocoder, "vocoder"),
+        ("train-generator", train_generator, "generator"), ("train-vocoder", train_vocoder, "vocoder"),
         ("all", everything, "everything in one time budget"),
     ):
         own = verbs.add_parser(verb, help=text)

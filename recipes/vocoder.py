@@ -165,10 +165,12 @@ class Recipe:
         """The recipe with the fields and defaults of the preset (or of the checkpoint) that the command line names."""
         from tyro.conf import arg
 
-        preset, init = _said(words, "--preset"), _said(words, "--init")
+        from audiogen.cli import said
+
+        preset, init = said(words, "--preset"), said(words, "--init")
         known = presets()
         if preset is None and init is not None and Path(init).exists():  # where it is not, `run` says so
-            settings = _said(words, "--init-settings")
+            settings = said(words, "--init-settings")
             start = read_start(Path(init), Path(settings) if settings else None).config
             family = next(name for name, (_, config) in known.items() if type(config) is type(start))
             preset = next((name for name, (_, config) in known.items() if config == start), family)
@@ -460,17 +462,6 @@ def _class_of(config: Any) -> type[nn.Module]:
 
     return next(cls for cls in (resolve("vocoder", name) for name in table("vocoder"))
                 if cls.config_type is type(config))
-
-
-def _said(words: Sequence[str], option: str) -> str | None:
-    """The value of an option on the command line; tyro takes - and _ alike."""
-    words = [word.replace("_", "-") if word.startswith("--") and "=" not in word else word for word in words]
-    for index, word in enumerate(words):
-        if word == option and index + 1 < len(words):
-            return words[index + 1]
-        if word.startswith(f"{option}="):
-            return word.partition("=")[2]
-    return None
 
 
 def _is_main_process() -> bool:

@@ -40,7 +40,7 @@ def test_from_a_folder_of_sounds_to_a_scored_clip(tmp_path, capsys, monkeypatch)
     assert {style for entry in entries for style in entry["styles"]} == {"beep", "hiss"}
     assert sum(entry.get("score") is not None for entry in entries) == 4
 
-    train = ["train", "diffusion_22k", "--data.manifest", "manifest.jsonl", *TINY]
+    train = ["train", "generator", "--data.manifest", "manifest.jsonl", *TINY]
     assert main([*train, "--train.run", "runs/one"]) == 0
     assert list((tmp_path / "runs" / "one" / "demos").rglob("*.wav"))
     # Its own checkpoint is where a second run may begin.

@@ -13,6 +13,7 @@ from torch import nn
 from audiogen.core.checkpoint import load_checkpoint, save_checkpoint
 from audiogen.core.config import from_dict, to_dict
 from audiogen.core.errors import UserError
+from audiogen.core.interfaces import Batch, Condition
 from audiogen.core.mel_format import MelFormat
 from audiogen.core.registry import ROOMS, name_of, resolve, table
 from audiogen.core.rng import SampleRng
@@ -21,6 +22,7 @@ from vocoders.streaming import lookahead_seconds, open_stream
 ENTRIES = [(room, name) for room in ROOMS for name in table(room)]
 MODELS = [(room, name) for room, name in ENTRIES if room in ("generator", "vocoder")]
 VOCODERS = [name for room, name in MODELS if room == "vocoder"]
+GENERATORS = [name for room, name in MODELS if room == "generator"]
 
 
 @pytest.mark.parametrize("room, name", ENTRIES)
@@ -124,3 +126,80 @@ def test_a_vocoder_renders_in_chunks_what_it_renders_whole_or_says_that_it_canno
         together = torch.cat([*pieces, stream.finish()], 2)
         assert together.shape == whole.shape
         torch.testing.assert_close(together, whole, rtol=0, atol=1e-6 if own else 1e-5)
+
+
+# ------------------------------------------------------------------------- generators
+
+FRAMES = 24
+
+
+def conditions(model: nn.Module, batch: int = 2) -> Condition:
+    """A style and a few notes for every sample, drawn anew for each."""
+    config, source = model.config, torch.Generator().manual_seed(1)
+    aligned = torch.zeros(batch, config.aligned_dim, FRAMES)
+    aligned[:, 40, 4:12] = aligned[:, 44, 12:20] = 0.6
+    aligned[:, -1] = 1
+    return Condition(vector=torch.randn(batch, config.vector_dim, generator=source), aligned=aligned)
+
+
+def drawn(model: nn.Module, condition: Condition, ids=(5, 6), seed: int = 3) -> torch.Tensor:
+    with torch.inference_mode():
+        return model.sample(condition, FRAMES, rng=SampleRng(seed, ids=ids))
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_a_generator_draws_what_it_is_asked_from_its_rng_alone(model, name):
+    generator = model("generator", name)
+    condition = conditions(generator)
+    torch.manual_seed(1)
+    first = drawn(generator, condition)
+    torch.manual_seed(2)
+    assert torch.equal(first, drawn(generator, condition))
+    rows, columns = generator.config.mel.n_mels, FRAMES
+    if generator.makes == "audio":
+        rows, columns = 1, FRAMES * generator.config.mel.hop_length
+    assert first.shape == (2, rows, columns) and first.dtype == torch.float32 and torch.isfinite(first).all()
+    assert not torch.equal(first[0], first[1])
+    assert drawn(generator, Condition()).shape == first.shape  # a route that is absent is no error
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_a_clip_of_a_generator_does_not_depend_on_its_batch(model, name):
+    generator = model("generator", name)
+    condition = conditions(generator)
+    alone = Condition(vector=condition.vector[1:], aligned=condition.aligned[1:])
+    together = drawn(generator, condition)[1:]
+    torch.testing.assert_close(drawn(generator, alone, ids=[6]), together, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_a_generator_refuses_a_condition_of_another_shape(model, name):
+    generator = model("generator", name)
+    good = conditions(generator)
+    for bad in (good._replace(vector=good.vector[:, 1:]), good._replace(aligned=good.aligned[:, :, 1:])):
+        with pytest.raises(ValueError, match="condition: vector"):
+            drawn(generator, bad)
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_gradients_reach_every_parameter_that_a_generator_trains(name):
+    cls = resolve("generator", name)
+    torch.manual_seed(0)
+    generator = cls(cls.config_type()).train()
+    task = cls.task_type(generator)
+    mel = torch.randn(2, generator.config.mel.n_mels, FRAMES) - 5
+    audio = 0.1 * torch.randn(2, 1, FRAMES * generator.config.mel.hop_length)
+    batch = Batch(audio, mel, torch.tensor([FRAMES, FRAMES - 3]), conditions(generator), torch.tensor([0, 1]))
+    for player in task.players():
+        for step in range(2):  # layers that begin at zero let gradients through once they have moved
+            losses = player.loss(batch, SampleRng(0, step=step, ids=batch.ids))
+            losses["loss"].backward()
+            with torch.no_grad():
+                for parameter in player.module.parameters():
+                    if step == 0 and parameter.grad is not None:
+                        parameter += 1e-2 * torch.randn_like(parameter)
+                        parameter.grad = None
+        learns = {key: value for key, value in player.module.named_parameters() if value.requires_grad}
+        assert learns
+        assert [key for key, value in learns.items() if value.grad is None or not value.grad.any()] == []
+        player.module.zero_grad()

@@ -72,6 +72,17 @@ def recipe_main(recipe: type, args: Sequence[str] | None = None) -> NoReturn:
     sys.exit(guarded(lambda: parse_recipe(recipe, words, prog=os.path.basename(sys.argv[0])).run(), debug=debug))
 
 
+def said(words: list[str], option: str) -> str | None:
+    """The value of an option on the command line; tyro takes - and _ alike."""
+    words = [word.replace("_", "-") if word.startswith("--") and "=" not in word else word for word in words]
+    for index, word in enumerate(words):
+        if word == option and index + 1 < len(words):
+            return words[index + 1]
+        if word.startswith(f"{option}="):
+            return word.partition("=")[2]
+    return None
+
+
 def parse_recipe(recipe: type, args: Sequence[str], *, prog: str) -> Any:
     """A recipe from its options; its module's docstring (what it makes, launch and smoke lines) is the help text.
 

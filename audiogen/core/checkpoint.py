@@ -26,7 +26,7 @@ class Checkpoint:
     model: Any
     room: str
     name: str
-    mel: MelFormat
+    mel: MelFormat | None  # None for composers, whose models know notes only
     labels: dict = field(default_factory=dict)  # what else the model was trained with: styles, recipe, data
     hash: str = ""
 
@@ -37,7 +37,8 @@ def save_checkpoint(
 ) -> None:
     """Write `model` (or `weights` in its place) with its `config`, whole or not at all.
 
-    `model.config` is a frozen dataclass with a field `mel: MelFormat`; the class is found again by its table name.
+    `model.config` is a frozen dataclass, with a field `mel: MelFormat` but for composers; the class is found again by
+    its table name.
     """
     from safetensors.torch import save_file
 
@@ -98,7 +99,7 @@ def load_checkpoint(folder: str | Path, *, room: str | None = None, device: str 
     except (SafetensorError, OSError, ValueError) as reason:
         raise UserError(f"{weights} is corrupt or no safetensors file ({reason}); copy or download it again") from None
     load_state(model, state, what=str(folder))
-    return Checkpoint(model.to(device).eval(), values["room"], values["name"], model.config.mel,
+    return Checkpoint(model.to(device).eval(), values["room"], values["name"], getattr(model.config, "mel", None),
                       values.get("labels", {}), checkpoint_hash(folder))
 
 

@@ -53,16 +53,39 @@ class Batch(NamedTuple):
     prompts: tuple[str, ...] = ()
 
 
+class TokenBatch(NamedTuple):
+    """What the loader of a model of notes yields: sequences of tokens, padded at their ends."""
+
+    tokens: Tensor  # (batch, length) int64
+    lengths: Tensor  # (batch,) int64: tokens that are no padding
+    ids: Tensor  # (batch,) int64 sample ids, the key of all randomness
+    source: Tensor | None = None  # (batch, source length) int64: what is given (chords, a melody)
+    source_lengths: Tensor | None = None  # (batch,) int64
+
+
 class MelGenerator(Protocol):
-    """A model that makes mel frames. An `nn.Module` with a frozen dataclass `config` that has `mel: MelFormat`."""
+    """A model that makes mel frames: see audiogen/generators/mel_model.py for the base that all of them have.
+
+    An `nn.Module` with a frozen dataclass `config` that has `mel: MelFormat` and `sampling`, a frozen dataclass of what
+    a user may choose when a clip is drawn.
+    """
 
     config: Any
 
     def loss(self, batch: Batch, rng: SampleRng) -> dict[str, Tensor]:
         """Scalars; "loss" is minimised, all are logged."""
 
-    def sample(self, condition: Condition, frames: int, *, rng: SampleRng, **sampling: Any) -> Tensor:
-        """-> mel (batch, n_mels, frames)."""
+    def sample(
+        self,
+        condition: Condition,
+        frames: int,
+        *,
+        rng: SampleRng,
+        sampling: Any = None,
+        negative: Tensor | None = None,
+    ) -> Tensor:
+        """-> mel (batch, n_mels, frames), drawn from `rng` alone. `sampling`: the config's own where None.
+        `negative` (batch, vector_dim): the style to be guided away from; families without guidance ignore it."""
 
 
 class Vocoder(Protocol):
@@ -109,9 +132,9 @@ class Player:
 class Task(Protocol):
     """What the training loop trains: players, and the one module whose EMA is shipped."""
 
-    mel: MelFormat
+    mel: MelFormat | None  # of the batches whose mels the loop computes; None: they are no audio
     model: nn.Module  # averaged by EMA, saved as the checkpoint
-    room: str  # its room in the registry: "generator" or "vocoder"
+    room: str  # its room in the registry: "generator", "vocoder" or "composer"
 
     def players(self) -> list[Player]: ...
 

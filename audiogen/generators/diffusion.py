@@ -27,6 +27,7 @@ from audiogen.core.interfaces import Batch, Condition
 from audiogen.core.mel_format import MelFormat
 from audiogen.core.rng import SampleRng
 from audiogen.generators.harmonics import HarmonicLines
+from audiogen.generators.mel_model import MelModel, frame_mask, masked_mean
 from audiogen.generators.networks import network_class
 from audiogen.generators.networks.dit import DiTConfig
 from audiogen.generators.networks.gated import GatedConfig, GatedNetwork
@@ -127,14 +128,14 @@ class CoarseNetwork(nn.Module):
         return Coarse(mean + direct, low + (high - low) * torch.sigmoid(log_spread))
 
 
-class MelDiffusion(nn.Module):
+class MelDiffusion(MelModel):
     """condition -> mel."""
 
     config_type = MelDiffusionConfig
+    overfit_below = ("mel_l1", 0.35)  # natural log units
 
     def __init__(self, config: MelDiffusionConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         n_mels = config.mel.n_mels
         self.objective = make_objective(config.objective)
         self.coarse = CoarseNetwork(config) if config.coarse else None
@@ -145,28 +146,21 @@ class MelDiffusion(nn.Module):
             vector_dim=config.vector_dim,
             aligned_dim=config.aligned_dim + (2 * n_mels if config.coarse else 0),
         )
-        self.register_buffer("mel_mean", torch.zeros(n_mels, 1))
-        self.register_buffer("mel_std", torch.ones(n_mels, 1))
-
-    def set_statistics(self, mean: Tensor, std: Tensor) -> None:
-        """Mean and deviation of every mel bin over the training data, (n_mels,) each."""
-        self.mel_mean.copy_(mean[:, None])
-        self.mel_std.copy_(std.clamp(min=0.1)[:, None])
 
     # ------------------------------------------------------------------ training
 
     def loss(self, batch: Batch, rng: SampleRng) -> dict[str, Tensor]:
         """"loss", and its parts "coarse" (negative log-likelihood), "mel_l1" (in the mel's units), "diffusion"."""
-        x0 = (batch.mel - self.mel_mean) / self.mel_std  # (batch, n_mels, frames)
-        mask = _frame_mask(batch.lengths, x0)  # (batch, 1, frames)
+        x0 = self.standardise(batch.mel)  # (batch, n_mels, frames)
+        mask = frame_mask(batch.lengths, x0)  # (batch, 1, frames)
         dropout = {"vector": self.config.drop_vector, "aligned": self.config.drop_aligned}
         condition = drop(batch.condition, dropout, rng)
         losses: dict[str, Tensor] = {}
         coarse = self._coarse(condition, x0)
         if coarse is not None:
             error = (x0 - coarse.mean).abs()
-            losses["coarse"] = _mean(error * torch.exp(-coarse.log_spread) + coarse.log_spread, mask)
-            losses["mel_l1"] = _mean((error * self.mel_std).detach(), mask)
+            losses["coarse"] = masked_mean(error * torch.exp(-coarse.log_spread) + coarse.log_spread, mask)
+            losses["mel_l1"] = masked_mean((error * self.mel_std).detach(), mask)
             coarse = Coarse(coarse.mean.detach(), coarse.log_spread.detach())
             x0 = _whiten(x0, coarse)
         sigma = self.objective.draw_sigma(rng.rand(1, device=x0.device)[:, 0])
@@ -175,7 +169,7 @@ class MelDiffusion(nn.Module):
         x0 = x0.clamp(-WHITE, WHITE) if coarse is not None else x0
         denoised = self._denoise(x0 + sigma[:, None, None] * noise, sigma, condition, coarse)
         weight = self.objective.weight(sigma)[:, None, None]
-        losses["diffusion"] = _mean(weight * (denoised - x0).square(), mask)
+        losses["diffusion"] = masked_mean(weight * (denoised - x0).square(), mask)
         losses["loss"] = losses["diffusion"] + losses.get("coarse", 0.0)
         return losses
 
@@ -193,7 +187,7 @@ class MelDiffusion(nn.Module):
     ) -> Tensor:
         """-> mel (batch, n_mels, frames). `negative` (batch, vector_dim): the style to be guided away from."""
         sampling = sampling or self.config.sampling
-        condition = self._complete(condition, len(rng), frames)
+        condition = self.complete(condition, len(rng), frames)
         like = self.mel_mean.new_zeros(len(rng), self.config.mel.n_mels, frames)
         coarse = self._coarse(condition, like)
         unwanted = negative if negative is not None else torch.zeros_like(condition.vector)
@@ -211,8 +205,7 @@ class MelDiffusion(nn.Module):
         x = find_sampler(sampling.sampler)(denoise, start, sigmas, rng=rng.fork("sampler"))
         if coarse is not None:
             x = coarse.mean + math.sqrt(2) * torch.exp(coarse.log_spread) * x
-        mel = x * self.mel_std + self.mel_mean
-        return mel.clamp(min=self.config.mel.lowest)
+        return self.mel_from(x)
 
     def _guided(self, condition: Condition, without: Condition, coarse: Coarse | None, sampling: Sampling):
         """A denoiser with classifier-free guidance, both halves evaluated as one batch."""
@@ -232,20 +225,6 @@ class MelDiffusion(nn.Module):
             return denoised if coarse is None else denoised.clamp(-WHITE, WHITE)  # as in training
 
         return denoise
-
-    def _complete(self, condition: Condition, batch: int, frames: int) -> Condition:
-        """Absent routes become zeros, which is what training showed as absent."""
-        config, like = self.config, self.mel_mean
-        vector = condition.vector if condition.vector is not None else like.new_zeros(batch, config.vector_dim)
-        aligned = (
-            condition.aligned if condition.aligned is not None else like.new_zeros(batch, config.aligned_dim, frames)
-        )
-        if aligned.shape[1:] != (config.aligned_dim, frames) or vector.shape[1:] != (config.vector_dim,):
-            raise ValueError(
-                f"condition: vector {tuple(vector.shape)} and aligned {tuple(aligned.shape)} "
-                f"where (batch, {config.vector_dim}) and (batch, {config.aligned_dim}, {frames}) are needed"
-            )
-        return condition._replace(vector=vector.to(like), aligned=aligned.to(like))
 
     # ------------------------------------------------------------------ parts
 
@@ -268,12 +247,3 @@ def _whiten(x0: Tensor, coarse: Coarse) -> Tensor:
     # A Laplace distribution of scale b has the deviation sqrt(2) b.
     return (x0 - coarse.mean) / (math.sqrt(2) * torch.exp(coarse.log_spread))
 
-
-def _frame_mask(lengths: Tensor, like: Tensor) -> Tensor:
-    frames = torch.arange(like.shape[-1], device=like.device)
-    return (frames[None] < lengths[:, None]).unsqueeze(1).to(like.dtype)
-
-
-def _mean(value: Tensor, mask: Tensor) -> Tensor:
-    """Mean over bins and real frames of every sample, then over the batch."""
-    return ((value * mask).sum(dim=(1, 2)) / (mask.sum(dim=(1, 2)) * value.shape[1]).clamp(min=1)).mean()

@@ -185,7 +185,7 @@ class _Run:
         from audiogen.signal.mel import MelSpectrogram
 
         device = self.accelerator.device
-        self.front_end = MelSpectrogram(task.mel).to(device)
+        self.front_end = MelSpectrogram(task.mel).to(device) if task.mel is not None else None
         self.model = task.model.to(device)
         self.ema = averaged(self.model, config.ema)
         self.players = task.players()
@@ -324,10 +324,16 @@ class _Run:
         from accelerate.utils import send_to_device
 
         batch = send_to_device(batch, self.accelerator.device, non_blocking=True)
-        if batch.mel is None:
+        if self.front_end is not None and batch.mel is None:
             with torch.no_grad():
                 batch = batch._replace(mel=self.front_end(batch.audio))
         return batch
+
+    def _audio_seconds(self, batch: Batch) -> float:
+        """Seconds of audio in a step; 0 for notes, which have none."""
+        if self.task.mel is None:
+            return 0.0
+        return self.config.batch_size * batch.audio.shape[-1] / self.task.mel.sample_rate
 
     # ------------------------------------------------------------------ state
 
@@ -431,9 +437,7 @@ class _Run:
             "steps per second": round(1 / measured, 3),
             "steps": self.config.steps,
             "hours to finish": round(self.config.steps * measured / 3600, 2),
-            "seconds of audio a step": round(
-                self.config.batch_size * micros[0].audio.shape[-1] / self.task.mel.sample_rate, 2
-            ),
+            "seconds of audio a step": round(self._audio_seconds(micros[0]), 2),
             "device": str(self.accelerator.device),
             "precision": self.accelerator.mixed_precision,
             "processes": self.accelerator.num_processes,
@@ -490,7 +494,7 @@ class _Meter:
             self.sums[name] = self.sums.get(name, 0.0) + value
             self.counts[name] = self.counts.get(name, 0) + 1
         self.waited += waited
-        self.audio_seconds += config.batch_size * micros[0].audio.shape[-1] / run.task.mel.sample_rate
+        self.audio_seconds += run._audio_seconds(micros[0])
         if (step + 1) % config.log_every and step + 1 != config.steps:
             return
         now = time.monotonic()

@@ -47,8 +47,8 @@ class Guard:
         values = {name: float(value) for name, value in losses.items()}
         self.report = {
             "step": step, "player": player, "sample_ids": [i for batch in micros for i in batch.ids.tolist()],
-            "losses": values, "gradient": float(norm), "prompts": [text for batch in micros for text in batch.prompts],
-            "in_a_row": self.in_a_row,
+            "losses": values, "gradient": float(norm), "in_a_row": self.in_a_row,
+            "prompts": [text for batch in micros for text in getattr(batch, "prompts", ())],
         }
         if write:
             self.folder.mkdir(parents=True, exist_ok=True)

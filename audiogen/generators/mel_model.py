@@ -1,0 +1,80 @@
+"""What every mel generator has: statistics of the mel, whole conditions, means over real frames."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from audiogen.core.errors import UserError
+from audiogen.core.interfaces import Condition
+from audiogen.generators.task import GeneratorTask
+
+
+class MelModel(nn.Module):
+    """Base of the generators. `config` has `mel`, `vector_dim`, `aligned_dim` and `sampling`.
+
+    A model sees mels in units of each bin's deviation over the training data, and conditions without holes: an absent
+    route is zeros, which is what training showed as absent.
+    """
+
+    config_type: ClassVar[type]
+    presets: ClassVar[dict[str, Any]] = {}
+    """Other configurations, by the name that the recipe takes."""
+    task_type: ClassVar[type[GeneratorTask]] = GeneratorTask
+    """How it is trained: one player, or a subclass with more."""
+    overfit_below: ClassVar[tuple[str, float] | None] = None
+    """The loss that `--train.overfit 1` must bring one batch below; None: "loss", by a third."""
+    first_stage: ClassVar[str | None] = None
+    """The family of the checkpoint that it is trained on top of (`--first`): its config goes into the field `first` of
+    this config, its weights into the module `first`, and both travel in this model's own checkpoint."""
+    makes: ClassVar[Literal["mel", "audio"]] = "mel"
+    """What `sample` gives: mel (batch, n_mels, frames), or audio (batch, 1, frames * hop_length), which needs no
+    vocoder."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config = config
+        self.register_buffer("mel_mean", torch.zeros(config.mel.n_mels, 1))
+        self.register_buffer("mel_std", torch.ones(config.mel.n_mels, 1))
+
+    def set_statistics(self, mean: Tensor, std: Tensor) -> None:
+        """Mean and deviation of every mel bin over the training data, (n_mels,) each."""
+        self.mel_mean.copy_(mean[:, None])
+        self.mel_std.copy_(std.clamp(min=0.1)[:, None])
+
+    def standardise(self, mel: Tensor) -> Tensor:
+        """(batch, n_mels, frames) in the mel's units -> in deviations."""
+        return (mel - self.mel_mean) / self.mel_std
+
+    def mel_from(self, x: Tensor) -> Tensor:
+        """The inverse of `standardise`, not below the format's lowest value."""
+        return (x * self.mel_std + self.mel_mean).clamp(min=self.config.mel.lowest)
+
+    def complete(self, condition: Condition, batch: int, frames: int) -> Condition:
+        """`vector` (batch, vector_dim) and `aligned` (batch, aligned_dim, frames), zeros where they are absent."""
+        config, like = self.config, self.mel_mean
+        if frames < 1:
+            raise UserError(f"frames={frames}: ask for one at least")
+        vector = condition.vector if condition.vector is not None else like.new_zeros(batch, config.vector_dim)
+        aligned = (
+            condition.aligned if condition.aligned is not None else like.new_zeros(batch, config.aligned_dim, frames)
+        )
+        if aligned.shape != (batch, config.aligned_dim, frames) or vector.shape != (batch, config.vector_dim):
+            raise ValueError(
+                f"condition: vector {tuple(vector.shape)} and aligned {tuple(aligned.shape)} where "
+                f"({batch}, {config.vector_dim}) and ({batch}, {config.aligned_dim}, {frames}) are needed"
+            )
+        return condition._replace(vector=vector.to(like), aligned=aligned.to(like))
+
+
+def frame_mask(lengths: Tensor, like: Tensor) -> Tensor:
+    """(batch, 1, frames) in the type of `like` (batch, ..., frames): 1 in frames that are sound, 0 in padding."""
+    frames = torch.arange(like.shape[-1], device=like.device)
+    return (frames[None] < lengths[:, None]).unsqueeze(1).to(like.dtype)
+
+
+def masked_mean(value: Tensor, mask: Tensor) -> Tensor:
+    """Mean of `value` (batch, rows, frames) over rows and real frames of every sample, then over the batch."""
+    return ((value * mask).sum(dim=(1, 2)) / (mask.sum(dim=(1, 2)) * value.shape[1]).clamp(min=1)).mean()

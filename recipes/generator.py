@@ -1,0 +1,320 @@
+"""Any mel generator on any scanned folder: style prompt and score in, log-mel out. One recipe for all families.
+
+    audiogen scan SOUNDS/ -o manifest.jsonl
+    audiogen train generator --data.manifest manifest.jsonl --train.run runs/mine
+    audiogen train generator --preset diffusion --data.manifest manifest.jsonl --model.gated.width 192
+    accelerate launch recipes/generator.py --data.manifest manifest.jsonl --train.run runs/mine
+    audiogen generate "one of my styles" --checkpoint runs/mine/model
+
+Smoke: audiogen train generator --data.manifest manifest.jsonl --data.frames 32 --train.steps 9 --train.batch-size 2
+
+`--preset` is a family, or a configuration that a family names; every field of it can be changed. Some stand on a first
+stage that was trained before (`--first RUN/model`), which then lies in their own checkpoint. Styles are the tags that
+the scan found; a MIDI file beside a sound is its score. `--train.plan` tells parameters, memory and time first;
+`--train.overfit 1` must bring the loss of one batch below what the family states (diffusion: "mel_l1" below 0.35
+natural log units): if it does not, more training will not help. Cost and scores of what is shipped:
+audiogen/pretrained/default/README.md; of every family: recipes/README.md.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+from audiogen.core.config import did_you_mean
+from audiogen.core.errors import UserError
+from audiogen.core.interfaces import Condition, Prompt
+from audiogen.generators.diffusion import MelDiffusionConfig
+from audiogen.training.fit import TrainConfig
+
+DEFAULT = "diffusion"
+
+# Preset, or the beginning of its name -> the training's own defaults, and the segment's length in frames. The longest
+# name that fits counts.
+ROWS: dict[str, tuple[dict[str, Any], int]] = {
+    "": (dict(steps=20_000, learning_rate=1e-3), 172),
+}
+
+
+def presets() -> dict[str, tuple[str, Any]]:
+    """name -> (family, model config): each family's own default under its own name, and what it names besides."""
+    from audiogen.core.registry import resolve, table
+
+    found: dict[str, tuple[str, Any]] = {}
+    for family in table("generator"):
+        cls = resolve("generator", family)
+        found[family] = (family, cls.config_type())
+        found |= {name: (family, config) for name, config in cls.presets.items()}
+    return found
+
+
+@dataclass(frozen=True)
+class Data:
+    """What to train on."""
+
+    manifest: Path = Path("manifest.jsonl")
+    """Written by `audiogen scan`."""
+    frames: int = 172
+    """Length of a training segment, in mel frames (86 a second)."""
+    balance: str = "styles"
+    """How files are drawn: "styles" (every style as often), "seconds" or "files"."""
+    cache: bool = True
+    """Decode everything once into memory (159 MB an hour)."""
+    styles: tuple[str, ...] = ()
+    """Only these; all that the manifest has where empty."""
+    leave_out: tuple[str, ...] = ()
+    """Files whose path begins so are not trained on, e.g. notes/."""
+    descriptions: Path | None = None
+    """JSON: style -> words that describe it, so that prompts find it under other names."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Train a generator."""
+
+    preset: str = DEFAULT
+    """A family or a configuration that a family names."""
+    data: Data = Data()
+    model: MelDiffusionConfig = MelDiffusionConfig()
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(run=Path("runs/generator"), **ROWS[""][0]))
+    init: Path | None = None
+    """A generator checkpoint to go on from, e.g. the shipped one: its weights, its config and its styles' vectors."""
+    first: Path | None = None
+    """The checkpoint of the first stage, for families that stand on one."""
+    words: Path | None = None
+    """Word vectors; None: those that are shipped."""
+    vocoder: Path | None = None
+    """Checkpoint that demos are heard through; None: the shipped one, where its mel format fits."""
+    score_against: Path | None = None
+    """What `audiogen embed REAL/ --short pad -o real.npz` wrote: demos are scored by it, and best/ keeps the best."""
+    demo_prompts: tuple[str, ...] = ()
+    """None given: one for each of the first styles."""
+
+    @classmethod
+    def specialise(cls, words: Sequence[str]) -> type[Recipe]:
+        """The recipe with the fields and defaults of the preset (or of the checkpoint) that the command line names."""
+        from tyro.conf import arg
+
+        from audiogen.cli import said
+
+        preset, init, first = said(words, "--preset"), said(words, "--init"), said(words, "--first")
+        known = presets()
+        if preset is None and init is not None and (Path(init) / "config.json").is_file():  # else `run` says so
+            from audiogen.core.checkpoint import read_config
+
+            preset = read_config(init)["name"]
+        preset = preset or DEFAULT
+        if preset not in known:
+            raise UserError(f"no preset is called {preset!r}{did_you_mean(preset, known)}")
+        model = known[preset][1]
+        if first is not None and (Path(first) / "config.json").is_file():
+            model = _upon(model, known[preset][0], Path(first))
+        settings, frames = row(preset)
+        help_ = f"A family or a configuration that a family names: {', '.join(known)}."
+        fields = {
+            "preset": (Annotated[str, arg(help=help_)], preset), "data": (Data, Data(frames=frames)),
+            "model": (type(model), model),
+            "train": (TrainConfig, TrainConfig(run=Path(f"runs/{preset}"), **settings)),
+        }
+        made = dataclasses.make_dataclass(
+            cls.__name__, [(name, kind, field(default=value)) for name, (kind, value) in fields.items()],
+            bases=(cls,), frozen=True, namespace={"__doc__": cls.__doc__},
+        )
+        made.__module__ = cls.__module__
+        return made
+
+    def run(self) -> int:
+        import torch
+
+        from audiogen.conditioning.labels import StyleVocabulary
+        from audiogen.conditioning.text import WordVectors
+        from audiogen.core.checkpoint import load_checkpoint
+        from audiogen.core.registry import resolve
+        from audiogen.data.manifest import read_manifest
+        from audiogen.data.pairs import StyleAndScore
+        from audiogen.data.segments import SegmentDataset, collate
+        from audiogen.generators.task import measure_statistics
+        from audiogen.pipeline import DEFAULT as SHIPPED
+        from audiogen.signal.mel import MelSpectrogram
+        from audiogen.training.fit import fit
+
+        judge = None
+        if self.score_against is not None:
+            from evaluation.in_training import demo_judge
+
+            judge = demo_judge(self.score_against)
+        torch.manual_seed(self.train.seed)
+        if self.train.threads:
+            torch.set_num_threads(self.train.threads)
+        manifest = read_manifest(self.data.manifest)
+        manifest = replace(
+            manifest, entries=tuple(e for e in manifest.entries if not e.path.startswith(self.data.leave_out))
+        )
+        styles = self.data.styles or tuple(sorted(manifest.styles))
+        if not styles:
+            raise UserError(
+                f"{self.data.manifest} names no style: put sounds into folders by style, or tag them, and scan again"
+            )
+        words = WordVectors.load(self.words or SHIPPED / "words.safetensors")
+        descriptions = json.loads(self.data.descriptions.read_text()) if self.data.descriptions else None
+        start = load_checkpoint(self.init, room="generator") if self.init else None
+        cls = resolve("generator", presets()[self.preset][0])
+        first = self._first_stage(cls)
+        known = start or first
+        if known is not None:
+            vocabulary = StyleVocabulary.from_dict(known.labels["vocabulary"], words)
+            strange = [style for style in styles if style not in vocabulary.names]
+            if strange:
+                raise UserError(
+                    f"{self.init or self.first} does not know the style {strange[0]!r}: leave it out by --data.styles, "
+                    "or train without it"
+                )
+        else:
+            vocabulary = StyleVocabulary(styles, words, descriptions)
+        if start is not None:
+            if start.name != presets()[self.preset][0]:
+                raise UserError(f"{self.init} holds a {start.name}, not a {self.preset}: leave --preset away")
+            config = start.model.config
+        else:
+            config = replace(self.model, vector_dim=vocabulary.dim)
+        dataset = SegmentDataset(
+            manifest,
+            config.mel,
+            frames=self.data.frames,
+            seed=self.train.seed,
+            weights=self.data.balance,
+            styles=styles,
+            cache=self.data.cache,
+            encode=StyleAndScore(vocabulary, config.mel, manifest),
+        )
+        if start is not None:
+            model = start.model.train()
+        else:
+            model = cls(config)
+            model.set_statistics(*measure_statistics(dataset, collate, MelSpectrogram(config.mel)))
+            if first is not None:
+                model.first.load_state_dict(first.model.state_dict())
+        played = sorted(
+            {style for entry in dataset.entries if entry.score for style in entry.styles if style in styles}
+        )
+        labels = {
+            "vocabulary": vocabulary.to_dict(),
+            "played": played,
+            "recipe": "generator",
+            "preset": self.preset,
+            "minutes": round(dataset.manifest.seconds / 60, 1),
+        }
+        render = None if cls.makes == "audio" else _renderer(self.vocoder, config.mel)
+        task = cls.task_type(model, demos=self._demos(vocabulary, played, config), render=render)
+        summary = fit(
+            task,
+            dataset,
+            self.train,
+            collate=collate,
+            recipe=self,
+            labels=labels,
+            overfit_below=cls.overfit_below,
+            judge=judge,
+        )
+        return 130 if summary.interrupted == "SIGINT" else 0
+
+    def _first_stage(self, cls: type) -> Any:
+        """The checkpoint that `--first` names, if the family stands on one, and only then."""
+        from audiogen.core.checkpoint import load_checkpoint
+
+        if cls.first_stage is None:
+            if self.first is not None:
+                raise UserError(f"--first {self.first}: {self.preset} stands on no first stage; leave it away")
+            return None
+        if self.init is not None:
+            return None  # its checkpoint holds the first stage already
+        if self.first is None:
+            raise UserError(f"{self.preset} stands on a trained {cls.first_stage}: train that first, and name its "
+                            "checkpoint by --first RUN/model")
+        found = load_checkpoint(self.first, room="generator")
+        if found.name != cls.first_stage:
+            raise UserError(f"--first {self.first} holds a {found.name}; {self.preset} stands on a {cls.first_stage}")
+        return found
+
+    def _demos(self, vocabulary, played: list[str], config: Any) -> list[tuple[str, Condition, int]]:
+        """Four seconds of each demo prompt, always the same notes."""
+        from audiogen.composers.rules import RuleComposer
+        from audiogen.conditioning.piano_roll import piano_roll
+        from audiogen.core.rng import SampleRng
+
+        frames = round(4 * config.mel.frame_rate)
+        demos = []
+        for index, text in enumerate(self.demo_prompts or vocabulary.names[:6]):
+            weights = vocabulary.read(Prompt(text=text)).weights
+            leading = max(weights, key=lambda style: weights[style])
+            score = None
+            if leading in played:
+                prompt = Prompt(text=text, styles=((leading, 1.0),), seconds=4.0)
+                score = RuleComposer().compose(prompt, seconds=4.0, rng=SampleRng(index, stream="score"))
+            demos.append(
+                (
+                    text.replace(" ", "_").replace("/", "_"),
+                    Condition(
+                        vector=vocabulary.vector(weights)[None],
+                        aligned=piano_roll(score, frames, frame_rate=config.mel.frame_rate)[None],
+                    ),
+                    frames,
+                )
+            )
+        return demos
+
+
+def row(preset: str) -> tuple[dict[str, Any], int]:
+    """Training settings and segment length of a preset: the row whose name is the longest beginning of its name."""
+    return ROWS[max((name for name in ROWS if preset.startswith(name)), key=len)]
+
+
+def _upon(model: Any, family: str, first: Path) -> Any:
+    """`model` with the config of its first stage; `run` says what is wrong with a first stage that does not fit."""
+    from audiogen.core.checkpoint import read_config
+    from audiogen.core.config import from_dict
+    from audiogen.core.registry import resolve
+
+    values = read_config(first)
+    if resolve("generator", family).first_stage != values["name"]:
+        return model
+    config = from_dict(resolve("generator", values["name"]).config_type, values["config"])
+    return replace(model, first=config, mel=config.mel)
+
+
+def _renderer(vocoder: Path | None, mel):
+    """mel -> Audio through the vocoder, or through Griffin-Lim where no trained one fits."""
+    import torch
+
+    from audiogen.core.audio import Audio
+    from audiogen.core.checkpoint import load_checkpoint, read_config
+    from audiogen.core.config import from_dict
+    from audiogen.core.mel_format import MelFormat
+    from audiogen.pipeline import DEFAULT as SHIPPED
+    from vocoders.griffin_lim import GriffinLim, GriffinLimConfig
+
+    folder = vocoder or SHIPPED / "vocoder"
+    fits = (folder / "config.json").is_file() and (
+        vocoder is not None or from_dict(MelFormat, read_config(folder)["config"]["mel"]) == mel
+    )
+    if fits:
+        model = load_checkpoint(folder, room="vocoder").model
+        mel.require(model.config.mel, mine="the generator", theirs=f"the vocoder {folder}")
+    else:
+        model = GriffinLim(GriffinLimConfig(mel=mel))
+
+    def render(frames: torch.Tensor) -> Audio:
+        with torch.no_grad():
+            return Audio(model(frames)[0].clamp(-1, 1), mel.sample_rate)
+
+    return render
+
+
+if __name__ == "__main__":
+    from audiogen.cli import recipe_main
+
+    recipe_main(Recipe)
