@@ -107,7 +107,8 @@ class Engine:
     composer: str = "rules"
 
     def __post_init__(self) -> None:
-        self.generator.mel.require(self.vocoder.mel, mine="the generator", theirs="the vocoder")
+        if self.generator.model.makes == "mel":
+            self.generator.mel.require(self.vocoder.mel, mine="the generator", theirs="the vocoder")
 
     @classmethod
     def from_pretrained(
@@ -184,7 +185,9 @@ class Engine:
     def generate_mel(self, prompt: Prompt | str, *, seed: int = 0, **sampling: Any) -> Tensor:
         """-> mel (parts, n_mels, frames): one voice of the clip each. `sampling`: the fields of the model's own."""
         prompt = _prompt(prompt)
-        return self._mel(prompt, self.parts(prompt, seed=seed), seed, self.sampling(**sampling))
+        if self.generator.model.makes != "mel":
+            raise UserError(f"a generator of the family {self.generator.name} makes audio, not mels: ask for a clip")
+        return self._sample(prompt, self.parts(prompt, seed=seed), seed, self.sampling(**sampling))
 
     def generate(
         self,
@@ -218,7 +221,8 @@ class Engine:
 
     def _generate(self, prompt: Prompt, seed: int, sampling: Any) -> Audio:
         parts = self.parts(prompt, seed=seed)
-        voices = self.render(self._mel(prompt, parts, seed, sampling), seed=seed)
+        voices = self._sample(prompt, parts, seed, sampling)
+        voices = self.render(voices, seed=seed) if self.generator.model.makes == "mel" else voices.float().cpu()
         made_by = {
             "audiogen": audiogen.__version__,
             "prompt": _prompt_values(prompt),
@@ -265,7 +269,8 @@ class Engine:
         return replace(own, **chosen)
 
     @torch.inference_mode()
-    def _mel(self, prompt: Prompt, parts: list[Part], seed: int, sampling: Any) -> Tensor:
+    def _sample(self, prompt: Prompt, parts: list[Part], seed: int, sampling: Any) -> Tensor:
+        """-> what the generator makes: mel (parts, n_mels, frames), or audio (parts, 1, frames * hop_length)."""
         seconds = check_seconds(prompt.seconds)
         frames = max(1, math.ceil(seconds * self.mel.frame_rate))
         aligned = torch.stack([piano_roll(part.score, frames, frame_rate=self.mel.frame_rate) for part in parts])

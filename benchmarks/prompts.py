@@ -127,9 +127,12 @@ class Prompts:
         engine = Engine.from_pretrained(self.checkpoint)
         griffin_lim = GriffinLim(GriffinLimConfig(mel=engine.mel))
         with whole_folder(self.clips) as folder:  # all or none: a broken-off run is not taken for a whole one
-            self._fill(folder, real, engine, griffin_lim)
+            self.fill(folder, real, engine, griffin_lim)
 
-    def _fill(self, folder: Path, real: Sequence[Clip], engine: Any, griffin_lim: torch.nn.Module) -> None:
+    def fill(
+        self, folder: Path, real: Sequence[Clip], engine: Any, griffin_lim: torch.nn.Module | None = None
+    ) -> None:
+        """Clips of every style into `folder`, and the same mels through Griffin-Lim where it is given."""
         for style in self.styles or engine.styles:
             instrument = INSTRUMENTS.get(style)
             scores = [clip.path.with_suffix(".mid") for clip in real if clip.style == style and clip.split != "train"
@@ -148,6 +151,8 @@ class Prompts:
                 path = folder / f"{slug(style)}__{k:03d}.wav"
                 engine.generate(prompt, seed=self.seed + k).save(path)
                 path.with_suffix(".json").write_text(json.dumps(asked | {"text": text}) + "\n", encoding="utf-8")
+                if griffin_lim is None:
+                    continue
                 voices = griffin_lim(engine.generate_mel(prompt, seed=self.seed + k))  # the same mel once more
                 samples = voices.sum(0)[:, : round(self.seconds * engine.mel.sample_rate)]
                 samples = samples * min(1.0, 0.99 / samples.abs().max().item())

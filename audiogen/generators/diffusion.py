@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -133,6 +133,11 @@ class MelDiffusion(MelModel):
 
     config_type = MelDiffusionConfig
     overfit_below = ("mel_l1", 0.35)  # natural log units
+    presets: ClassVar[dict[str, MelDiffusionConfig]] = {
+        "diffusion_small": MelDiffusionConfig(
+            gated=GatedConfig(width=128, depth=8), coarse=GatedConfig(width=160, depth=6, means=())
+        ),
+    }
 
     def __init__(self, config: MelDiffusionConfig) -> None:
         super().__init__(config)
