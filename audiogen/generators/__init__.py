@@ -1,3 +1,7 @@
 """Generators make mel frames: condition -> mel."""
 
-TABLE = {"diffusion": "audiogen.generators.diffusion:MelDiffusion"}
+TABLE = {
+    "autoencoder": "audiogen.generators.autoencoder:Autoencoder",
+    "diffusion": "audiogen.generators.diffusion:MelDiffusion",
+    "recurrent": "audiogen.generators.recurrent:RecurrentMel",
+}
