@@ -113,11 +113,14 @@ class ResidualBlock(nn.Module):
         self.second = nn.Conv1d(channels, channels, kernel_size, padding=kernel_size // 2)
         self.across = nn.Conv1d(channels_in, channels, 1) if channels_in != channels else nn.Identity()
 
-    def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
-        """x (batch, channels_in, frames), modulation (batch, modulation) -> (batch, channels, frames)."""
+    def forward(self, x: Tensor, modulation: Tensor, mask: Tensor | None = None) -> Tensor:
+        """x (batch, channels_in, frames), modulation (batch, modulation) -> (batch, channels, frames).
+
+        `mask` (batch, 1, frames): 0 in padding, where x is 0 too; the second convolution then sees zeros there as well.
+        """
         y = self.first(F.silu(frame_norm(x)))
-        y = self.second(F.silu(_modulated(y, self.modulate(modulation))))
-        return self.across(x) + y
+        y = F.silu(_modulated(y, self.modulate(modulation)))
+        return self.across(x) + self.second(y if mask is None else y * mask)
 
 
 def frame_norm(x: Tensor) -> Tensor:
