@@ -297,7 +297,7 @@ class Autoencoder(MelModel):
         posterior = self._posterior(x0, at)
         if self.training:
             self._measure(posterior.mean.detach(), low)
-        z = self._drawn(posterior, rng)
+        z = self.draw(posterior, rng)
         notes = self.notes(condition.aligned)
         mean, log_spread = self.decoder(z, notes, condition.vector, at)
         prior = self._prior(notes, condition.vector, at)
@@ -446,7 +446,8 @@ class Autoencoder(MelModel):
         mean, log_std = out.chunk(2, dim=1)
         return Gaussian(mean, bounded(log_std, 6.0))
 
-    def _drawn(self, q: Gaussian, rng: SampleRng) -> Tensor:
+    def draw(self, q: Gaussian, rng: SampleRng) -> Tensor:
+        """z from q(z | mel), or its mean where that is a point."""
         if not self.config.gaussian:
             return q.mean
         return q.mean + torch.exp(q.log_std) * rng.fork("posterior").randn(*q.mean.shape[1:], device=q.mean.device)
