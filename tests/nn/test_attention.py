@@ -11,8 +11,11 @@ import torch
 from audiogen.nn.attention import RotaryAttention, near
 
 
-def by_hand(layer, x, reach):
+def by_hand(layer, x, reach, causal=False):
     """x (tokens, width) -> (tokens, width), one loop a sum."""
+    def sees(i, j):
+        return (reach is None or abs(i - j) <= reach) and not (causal and j > i)
+
     tokens, width = x.shape
     dim = width // layer.heads
     q, k, v = (x @ layer.into.weight.T + layer.into.bias).reshape(tokens, 3, layer.heads, dim).unbind(1)
@@ -27,19 +30,20 @@ def by_hand(layer, x, reach):
                     turn = cmath.exp(1j * (i - j) * 1000 ** (-2 * c / dim))
                     left, right = complex(a[c], a[c + dim // 2]), complex(b[c], b[c + dim // 2])
                     total += (left * right.conjugate() * turn).real
-                logits.append(total / math.sqrt(dim) if reach is None or abs(i - j) <= reach else -math.inf)
+                logits.append(total / math.sqrt(dim) if sees(i, j) else -math.inf)
             share = torch.tensor(logits, dtype=x.dtype).softmax(0)
             out[i, head] = share @ v[:, head]
     return out.reshape(tokens, width) @ layer.out.weight.T + layer.out.bias
 
 
+@pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("reach", [None, 0, 2, 20])
-def test_attention_is_the_sum_written_out(reach):
+def test_attention_is_the_sum_written_out(reach, causal):
     torch.manual_seed(0)
-    layer = RotaryAttention(12, 2, reach=reach).double()
+    layer = RotaryAttention(12, 2, reach=reach, causal=causal).double()
     x = torch.randn(1, 7, 12, dtype=torch.float64)
     with torch.no_grad():
-        torch.testing.assert_close(layer(x)[0], by_hand(layer, x[0], reach), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(layer(x)[0], by_hand(layer, x[0], reach, causal), rtol=1e-5, atol=1e-6)
 
 
 def test_near_is_a_band():
@@ -49,3 +53,8 @@ def test_near_is_a_band():
 def test_uneven_heads_are_refused():
     with pytest.raises(ValueError, match="heads=3"):
         RotaryAttention(16, 3)
+
+
+def test_attention_that_looks_ahead_has_no_state():
+    with pytest.raises(ValueError, match="causal=True"):
+        RotaryAttention(12, 2).begin()
