@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -93,6 +94,29 @@ def voicing(chord: Chord, previous: Sequence[int], low: int, high: int, voices: 
     stacks = [tuple(choices[i : i + voices]) for i in range(len(choices) - voices + 1)]
     centre = sum(previous) / len(previous) if previous else (low + high) / 2
     return min(stacks, key=lambda stack: abs(sum(stack) / voices - centre))
+
+
+def scale_with(key: Key, chord: Chord | None) -> tuple[int, ...]:
+    """The key's scale, where the chord's own notes take the place of their neighbours (over D7 in C, F# that of F)."""
+    if chord is None:
+        return key.scale
+    foreign = [tone for tone in chord.tones if tone not in key.scale]
+    crowded = {(tone + step) % 12 for tone in foreign for step in (-1, 1)} - set(chord.tones)
+    return tuple(sorted({*key.scale, *foreign} - crowded))
+
+
+def best_key(weights: Sequence[float]) -> str:
+    """The key whose profile correlates best with how much each pitch class sounds (Krumhansl 1990, chapter 4)."""
+
+    def correlation(mode: str, tonic: int) -> float:
+        profile = [_BELONGS[mode][(tone - tonic) % 12] for tone in range(12)]
+        middle, mean = sum(profile) / 12, sum(weights) / 12
+        return sum((p - middle) * (w - mean) for p, w in zip(profile, weights, strict=True)) / math.dist(
+            profile, [middle] * 12
+        )
+
+    mode, tonic = max(((mode, tonic) for mode in _BELONGS for tonic in range(12)), key=lambda key: correlation(*key))
+    return f"{TONICS[mode][tonic]} {mode}"
 
 
 def random_key(mode: str, rng: random.Random) -> str:

@@ -1,4 +1,7 @@
-"""A composer by rules: key, chords, form, melody, accompaniment, drums, for one instrument, from a prompt's words.
+"""A composer by rules: key, chords, form, melody, accompaniment, drums, from a prompt's words and a user's constraints.
+
+An instrument gets a piece of its own, which is written here. A style without an instrument ("waltz"), several
+instruments, or any of the `Constraints` get an ensemble (ensemble.py).
 
 What the prompt names (tempo, key, metre) is kept to exactly; its other words and chance decide the rest. The writing
 makes tempo and key plain to the ear, and so to a beat tracker: a note starts on every beat, notes between the beats are
@@ -14,8 +17,11 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
+from audiogen.composers.constraints import Constraints
+from audiogen.composers.ensemble import Piece, asks_for_ensemble, compose_piece
 from audiogen.composers.grammars import GRAMMAR_OF_FORM, GRAMMARS, Grammar
 from audiogen.composers.harmony import Chord, Key, nearest, pitches, random_key, voicing
+from audiogen.composers.parts import without_overlaps
 from audiogen.composers.rhythms import Metre, drum_bar, melody_rhythm
 from audiogen.conditioning.instruments import INSTRUMENTS, Instrument, find_instrument, instruments_in
 from audiogen.conditioning.prompts import MusicalPlan, plan_prompt
@@ -25,20 +31,43 @@ from audiogen.core.rng import SampleRng, key
 from audiogen.core.score import Note, Score
 
 MAX_SECONDS = 3600.0
+NONE = Constraints()
 Part = list[tuple[float, float, int, float]]  # (beat, beats, pitch, loudness 0..1)
 
 
 class RuleComposer:
-    """Writes for the prompt's first instrument, else a grand piano. A prompt's own score is returned as it is."""
+    """Writes for the prompt's instrument, or for the ensemble of its style; else for a grand piano.
+
+    >>> band = RuleComposer(Constraints(chords="Am F | C G", parts=("melody", "bass")))
+    >>> score = band.compose(Prompt(styles=(("waltz", 1.0),), bpm=90), seconds=8)
+    >>> score.metre, score.instruments
+    ('3/4', ('double bass', 'violin section'))
+    """
+
+    def __init__(self, constraints: Constraints = NONE) -> None:
+        self.constraints = constraints
 
     def compose(self, prompt: Prompt, *, seconds: float, rng: Any = 0) -> Score:
-        """-> a score of at least `seconds`. `rng`: SampleRng, torch.Generator or a seed: the same, the same score."""
-        if prompt.score is not None:
+        """-> a score of at least `seconds`. `rng`: SampleRng, torch.Generator or a seed: the same, the same score.
+
+        A prompt's own score is returned as it is; notes that others are written around go into the `Constraints`.
+        """
+        if prompt.score is not None and not self.constraints:
             return prompt.score
-        if not 0 < seconds <= MAX_SECONDS:
-            raise UserError(f"seconds={seconds} must be above 0 and at most {MAX_SECONDS:g}")
+        if asks_for_ensemble(prompt, self.constraints):
+            return self.piece(prompt, seconds=seconds, rng=rng).score
         plan = plan_prompt(prompt)
-        return _Piece(instrument_of(prompt), plan, seconds, random.Random(_seed(rng))).score()
+        return _Piece(instrument_of(prompt), plan, _checked(seconds), random.Random(_seed(rng))).score()
+
+    def piece(self, prompt: Prompt, *, seconds: float, rng: Any = 0) -> Piece:
+        """For an ensemble: the score with its form, chords and parts, and how contradicting wishes were read."""
+        return compose_piece(prompt, self.constraints, seconds=_checked(seconds), rng=random.Random(_seed(rng)))
+
+
+def _checked(seconds: float) -> float:
+    if not 0 < seconds <= MAX_SECONDS:
+        raise UserError(f"seconds={seconds} must be above 0 and at most {MAX_SECONDS:g}")
+    return seconds
 
 
 def instrument_of(prompt: Prompt) -> Instrument:
@@ -116,7 +145,7 @@ class _Piece:
                 row.program,
                 row.drum,
             )
-            for beat, beats, pitch, loud in _without_overlaps(self._to_the_end(part))
+            for beat, beats, pitch, loud in without_overlaps(self._to_the_end(part))
         ]
         key_name = self.asked_key if row.drum else self.key_name
         return Score.from_beats(notes, bpm=self.bpm, metre=self.metre.name, key=key_name, title=self.form)
@@ -343,18 +372,3 @@ class _Piece:
             return low, high
         start = low + (high - low - width) // 2
         return start, start + width
-
-
-def _without_overlaps(part: Part) -> Part:
-    """Sorted; a note ends where the next one on its pitch begins, and of two that start together the louder stays."""
-    kept: dict[int, list[tuple[float, float, int, float]]] = {}
-    for at, beats, pitch, loud in sorted(part, key=lambda note: (note[0], -note[3])):
-        line = kept.setdefault(pitch, [])
-        if line and abs(line[-1][0] - at) < 1e-6:
-            before = line.pop()
-            line.append((before[0], max(before[1], beats), pitch, before[3]))
-            continue
-        if line and line[-1][0] + line[-1][1] > at:
-            line[-1] = (line[-1][0], at - line[-1][0], pitch, line[-1][3])
-        line.append((at, beats, pitch, loud))
-    return sorted(note for line in kept.values() for note in line)
