@@ -5,4 +5,5 @@ TABLE = {
     "diffusion": "audiogen.generators.diffusion:MelDiffusion",
     "latent_diffusion": "audiogen.generators.latent_diffusion:LatentDiffusion",
     "recurrent": "audiogen.generators.recurrent:RecurrentMel",
+    "gan": "audiogen.generators.gan:GANMel",
 }
