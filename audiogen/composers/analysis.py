@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+
+import numpy as np
 
 from audiogen.composers.events import BAR, CHORD, CHORDS, MORE_BARS, NO_CHORD, POSITION
 from audiogen.composers.grid import DRUMS, KEYS, STEPS, Sheet, bar_steps
@@ -14,6 +15,10 @@ PROFILES = {
     "major": (6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88),
     "minor": (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17),
 }
+# (chords, 12): which pitch classes belong to each chord token, in the tokens' order
+_TEMPLATES = np.array([
+    [float((pitch - root) % 12 in tones) for pitch in range(12)] for tones in CHORDS.values() for root in range(12)
+])
 
 
 def estimate_key(sheet: Sheet, among: tuple[str, ...] = KEYS) -> str | None:
@@ -37,28 +42,32 @@ def estimate_key(sheet: Sheet, among: tuple[str, ...] = KEYS) -> str | None:
 
 
 def estimate_chords(sheet: Sheet) -> list[int]:
-    """A chord token for every half bar (a whole one, where a bar has an odd number of quarters), in order.
+    """A chord token for every span of `chord_steps`, in order.
 
     Template matching (Fujishima 1999) on notes instead of a spectrum: the chord that covers most of the time that
-    pitch classes sound in the span, less half of what it does not cover and a little for each of its tones that is
-    silent; the bass's lowest note counts for its root. A span in which nothing sounds holds the chord before it.
+    pitch classes sound in the span, less half of what it does not cover, and less a little for each of its tones that
+    is silent; the lowest note counts for its root. A span in which nothing sounds holds the chord before it.
     """
     span = chord_steps(sheet.metre)
     count = sheet.bars * sheet.bar_steps // span
-    weights = [Counter() for _ in range(count)]
-    lowest: list[tuple[int, int]] = [(128, 0)] * count
+    sounding = np.zeros((count, 12))  # pitch classes
+    lowest = np.full(count, 128)
     for note in sheet.notes:
         if note.part == DRUMS:
             continue
-        first = note.step // span
-        for index in range(first, min((note.step + note.steps - 1) // span + 1, count)):
+        for index in range(note.step // span, min((note.step + note.steps - 1) // span + 1, count)):
             inside = min(note.step + note.steps, (index + 1) * span) - max(note.step, index * span)
-            weights[index][note.pitch % 12] += inside / span
-            lowest[index] = min(lowest[index], (note.pitch, note.step))
+            sounding[index, note.pitch % 12] += inside
+            lowest[index] = min(lowest[index], note.pitch)
+    covered = sounding @ _TEMPLATES.T  # (spans, chords)
+    silent = (sounding == 0) @ _TEMPLATES.T
+    total = sounding.sum(1, keepdims=True)
+    on_root = (lowest % 12)[:, None] == np.arange(len(_TEMPLATES)) % 12
+    best = (1.5 * covered - 0.5 * total + total * (0.15 * on_root - 0.12 * silent)).argmax(1)
     chords, before = [], NO_CHORD
     for index in range(count):
-        if weights[index]:
-            before = _best_chord(weights[index], lowest[index][0] % 12)
+        if total[index] > 0:
+            before = CHORD.token(int(best[index]))
         chords.append(before)
     return chords
 
@@ -90,16 +99,3 @@ def chord_source(sheet: Sheet, prefix: list[int], chords: list[int] | None = Non
             tokens += [POSITION.token(place * span), chord]
         before = chord
     return tokens
-
-
-def _best_chord(weights: Counter, bass: int) -> int:
-    total = sum(weights.values())
-
-    def fit(root: int, kind: int) -> float:
-        tones = [(root + tone) % 12 for tone in tuple(CHORDS.values())[kind]]
-        covered = sum(weights[tone] for tone in tones)
-        silent = sum(weights[tone] == 0 for tone in tones)
-        return covered - 0.5 * (total - covered) - 0.12 * total * silent + 0.15 * total * (root == bass)
-
-    root, kind = max(((r, k) for k in range(len(CHORDS)) for r in range(12)), key=lambda pair: fit(*pair))
-    return CHORD.token(12 * kind + root)

@@ -126,7 +126,8 @@ def sheet_of(score: Score, *, style: str = "", first: float = 0.0, last: float =
         if not first <= at < last:
             continue
         steps = HIT_STEPS if part == DRUMS else min(max(round(length * STEPS), 1), MAX_STEPS)
-        made = GridNote(max(round((at - first) * STEPS), 0), part, note.pitch, steps, min(note.velocity // 16, len(LEVELS) - 1))
+        level = min(note.velocity // 16, len(LEVELS) - 1)
+        made = GridNote(max(round((at - first) * STEPS), 0), part, note.pitch, steps, level)
         other = kept.get(made[:3])
         if other is None or other.steps < made.steps:
             kept[made[:3]] = made

@@ -156,8 +156,8 @@ def _asked(given: Score, plan: MusicalPlan) -> Score:
 
 
 def _held(limits: Limits, sheet: Sheet, vocabulary: Vocabulary) -> tuple[Limits, list[int]]:
-    """Limits and prefix of music that goes with a sheet: its metre and tempo, and its key (estimated, where none is named),
-    unless another is asked."""
+    """Limits and prefix of music that goes with a sheet: its metre and tempo, and its key (estimated where none is
+    named) unless another is asked."""
     sheet = replace(sheet, key=sheet.key or estimate_key(sheet))
     prefix = tokens_of(sheet, vocabulary)[:PREFIX]
     style = limits.styles[0]

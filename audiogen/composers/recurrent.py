@@ -23,8 +23,8 @@ class RecurrentConfig:
     styles: tuple[str, ...] = ()
     task: Literal["all"] = "all"
     cell: Literal["lstm", "gru"] = "lstm"
-    embedding: int = 192
-    width: int = 384
+    embedding: int = 128
+    width: int = 256
     layers: int = 2
     dropout: float = 0.2
     sampling: NoteSampling = NoteSampling()

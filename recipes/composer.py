@@ -1,0 +1,185 @@
+"""Any learned composer on a folder of MIDI files: the next note event, given those before it. One recipe for all.
+
+    audiogen train composer --preset lstm --data.folder MIDI/ --train.run runs/lstm
+    audiogen train composer --preset gru --data.folder MIDI/ --data.rules 2000
+    audiogen compose "a slow waltz in A minor" --composer runs/lstm/model -o waltz.mid
+
+Smoke: audiogen train composer --data.rules 20 --train.steps 5 --train.batch-size 2 --data.length 64
+
+`--preset` is a family, or a configuration that a family names; every field of it can be changed. Styles are the labels
+of the folder's metadata.csv, or the names of its folders; pieces that the rule composer writes (`--data.rules N`) come
+beside them, or alone where no folder is given, and their styles are its forms. Held-out tunes (split "valid" or "test")
+are never trained on. Every piece is heard in all keys. `--train.plan` tells parameters, memory and time first;
+`--train.overfit 1` must bring the loss of one batch below 0.3 nats a token. Cost and scores: docs/composers.md.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+from audiogen.composers.recurrent import RecurrentConfig
+from audiogen.core.config import did_you_mean
+from audiogen.core.errors import UserError
+from audiogen.core.interfaces import Prompt
+from audiogen.training.fit import TrainConfig
+
+DEFAULT = "lstm"
+
+# Preset, or the beginning of its name -> the training's own defaults, and the samples' length in tokens. The longest
+# name that fits counts.
+ROWS: dict[str, tuple[dict[str, Any], int]] = {
+    "": (dict(steps=10_000, learning_rate=2e-3), 256),
+}
+
+
+def presets() -> dict[str, tuple[str, Any]]:
+    """name -> (family, config): each learned family's own default under its name, and what it names besides."""
+    from audiogen.core.registry import resolve, table
+
+    found: dict[str, tuple[str, Any]] = {}
+    for family in table("composer"):
+        cls = resolve("composer", family)
+        if hasattr(cls, "config_type"):  # rules are not trained
+            found[family] = (family, cls.config_type())
+            found |= {name: (family, config) for name, config in cls.presets.items()}
+    return found
+
+
+@dataclass(frozen=True)
+class Data:
+    """What to train on."""
+
+    folder: Path | None = None
+    """MIDI files, with or without a metadata.csv."""
+    rules: int = 0
+    """So many pieces by the rule composer besides."""
+    rules_share: float = 0.25
+    """How often one of those is drawn, where there is a folder too."""
+    length: int = 256
+    """Tokens in a sample, at most; cut at bar lines."""
+    transpose: bool = True
+    """Hear every piece in all keys."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Train a composer."""
+
+    preset: str = DEFAULT
+    """A family or a configuration that a family names."""
+    data: Data = Data()
+    model: RecurrentConfig = RecurrentConfig()
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(run=Path("runs/composer"), **ROWS[""][0]))
+    init: Path | None = None
+    """A composer checkpoint to go on from: its weights and its config."""
+    demo_prompts: tuple[str, ...] = ("a slow waltz in A minor for piano", "folk song in G major")
+    """Composed and saved as MIDI while it trains, always from the same seed."""
+
+    @classmethod
+    def specialise(cls, words: Sequence[str]) -> type[Recipe]:
+        """The recipe with the fields and defaults of the preset (or of the checkpoint) that the command line names."""
+        from tyro.conf import arg
+
+        from audiogen.cli import said
+
+        preset, init = said(words, "--preset"), said(words, "--init")
+        known = presets()
+        if preset is None and init is not None and (Path(init) / "config.json").is_file():  # else `run` says so
+            from audiogen.core.checkpoint import read_config
+
+            preset = read_config(init)["name"]
+        preset = preset or DEFAULT
+        if preset not in known:
+            raise UserError(f"no preset is called {preset!r}{did_you_mean(preset, known)}")
+        model = known[preset][1]
+        settings, length = row(preset)
+        help_ = f"A family or a configuration that a family names: {', '.join(known)}."
+        fields = {
+            "preset": (Annotated[str, arg(help=help_)], preset), "data": (Data, Data(length=length)),
+            "model": (type(model), model),
+            "train": (TrainConfig, TrainConfig(run=Path(f"runs/{preset}"), **settings)),
+        }
+        made = dataclasses.make_dataclass(
+            cls.__name__, [(name, kind, field(default=value)) for name, (kind, value) in fields.items()],
+            bases=(cls,), frozen=True, namespace={"__doc__": cls.__doc__},
+        )
+        made.__module__ = cls.__module__
+        return made
+
+    def run(self) -> int:
+        import torch
+
+        from audiogen.composers.note_model import NoteTask, collate
+        from audiogen.composers.tunes import NoteDataset
+        from audiogen.core.checkpoint import load_checkpoint
+        from audiogen.core.registry import resolve
+        from audiogen.training.fit import fit
+
+        torch.manual_seed(self.train.seed)
+        if self.train.threads:
+            torch.set_num_threads(self.train.threads)
+        tunes, shares = self._tunes()
+        family = presets()[self.preset][0]
+        if self.init is not None:
+            start = load_checkpoint(self.init, room="composer")
+            if start.name != family:
+                raise UserError(f"{self.init} holds a {start.name}, not a {self.preset}: leave --preset away")
+            model = start.model.train()
+        else:
+            styles = self.model.styles or tuple(sorted({tune.sheet.style for tune in tunes} - {""}))
+            model = resolve("composer", family)(replace(self.model, styles=styles))
+        dataset = NoteDataset(
+            tunes, model.vocabulary, length=self.data.length, seed=self.train.seed, task=model.config.task,
+            transpose=self.data.transpose, shares=shares,
+        )
+        labels = {
+            "recipe": "composer", "preset": self.preset, "tunes": len(tunes),
+            "licences": sorted({tune.licence for tune in tunes} - {""}),
+        }
+        demos = [
+            (text.replace(" ", "_").replace("/", "_"), Prompt(text=text, seconds=12)) for text in self.demo_prompts
+        ]
+        summary = fit(
+            NoteTask(model, demos=demos), dataset, self.train, collate=collate, recipe=self, labels=labels,
+            overfit_below=model.overfit_below,
+        )
+        return 130 if summary.interrupted == "SIGINT" else 0
+
+    def _tunes(self) -> tuple[list, list[float] | None]:
+        """The tunes to train on and, where both kinds are there, their shares."""
+        from audiogen.composers.tunes import read_tunes, rule_tunes
+
+        if self.data.rules < 0 or not 0 < self.data.rules_share < 1:
+            raise UserError(f"data.rules={self.data.rules} must be 0 or more, and data.rules_share="
+                            f"{self.data.rules_share:g} between 0 and 1")
+        made = rule_tunes(self.data.rules, seed=self.train.seed)
+        if self.data.folder is None:
+            if not made:
+                raise UserError("nothing to train on: name a folder of MIDI files by --data.folder, or ask for pieces "
+                                "by the rule composer with --data.rules 2000")
+            return made, None
+        tunes, left_out = read_tunes(self.data.folder, split="train")
+        print(f"{len(tunes)} tunes to train on in {self.data.folder}" + (
+            f"; {len(left_out)} left out, the first: {next(iter(left_out))}: {next(iter(left_out.values()))}"
+            if left_out else ""))
+        if not made:
+            return tunes, None
+        # The dataset weighs tunes by the root of their bars besides, so the share is of these weights.
+        own, theirs = (sum(tune.sheet.bars**0.5 for tune in part) for part in (tunes, made))
+        share = self.data.rules_share / (1 - self.data.rules_share) * own / theirs
+        return tunes + made, [1.0] * len(tunes) + [share] * len(made)
+
+
+def row(preset: str) -> tuple[dict[str, Any], int]:
+    """Training settings and sample length of a preset: the row whose name is the longest beginning of its name."""
+    return ROWS[max((name for name in ROWS if preset.startswith(name)), key=len)]
+
+
+if __name__ == "__main__":
+    from audiogen.cli import recipe_main
+
+    recipe_main(Recipe)
