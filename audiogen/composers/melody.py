@@ -15,8 +15,9 @@ from audiogen.composers.chords import Symbol
 from audiogen.composers.harmony import Key, nearest, pitches, scale_with
 
 NEVER = 1e4
+BEAM = 12.0  # paths that cost so much more than the best one are given up
 # The price of an interval by its size in semitones: steps are free, the tritone, sevenths and ninths are dear.
-_LEAPS = (1.1, 0.0, 0.0, 0.4, 0.6, 1.2, 8.0, 1.8, 3.2, 4.0, 9.0, 9.0, 3.5)
+_LEAPS = (1.3, 0.0, 0.0, 0.8, 1.0, 1.8, 8.0, 2.4, 4.0, 4.5, 9.0, 9.0, 4.0)
 
 
 class Onset(NamedTuple):
@@ -70,7 +71,8 @@ def line(
                     cost += 0.5 * min(abs(c - b - onset.motif), 6)
                 if (b, c) not in found or cost < found[b, c][0]:
                     found[b, c] = (cost, (a, b))
-        table.append(found)
+        least = min(price for price, _ in found.values())
+        table.append({state: entry for state, entry in found.items() if entry[0] < least + BEAM})
     state = min(table[-1], key=lambda pair: table[-1][pair][0])
     path = []
     for row in reversed(table[1:]):

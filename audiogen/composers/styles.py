@@ -78,7 +78,7 @@ STYLES: dict[str, Style] = {
     "jig": Style(
         "AABB",
         {"A": "I | I | IV | V | I | I | IV V | I", "B": "V | I | IV | V | vi | I | IV V | I"},
-        {"A": "i | i | VII | VII | i | i | VII v | i", "B": "III | VII | i | VII | III | VII | VII v | i"},
+        {"A": "i | i | VII | i | i | i | VII v | i", "B": "III | VII | i | i | VI | VII | VII v | i"},
         ("xxx xxx", "x-x xxx", "xxx x-x", "x-x x-x"), "x-x x--",
         ("x.x x.x",), ("1-. 5-.",), _band("flute", "acoustic guitar", "double bass", "drum kit"),
         {"kick": "x.. x..", "closed": "x.x x.x", "snare": "..o ..o"}, {"kick": "x.. x..", "snare": "x.x xxx"},
@@ -86,7 +86,7 @@ STYLES: dict[str, Style] = {
     "reel": Style(
         "AABB",
         {"A": "I | I | IV | V | I | I | IV V | I", "B": "I | V | vi | IV | I | V | IV V | I"},
-        {"A": "i | i | VII | VII | i | i | VII v | i", "B": "III | VII | i | VII | III | VII | VII v | i"},
+        {"A": "i | i | VII | i | i | i | VII v | i", "B": "III | VII | i | i | VI | VII | VII v | i"},
         ("x- xx xx xx", "xx xx xx xx", "xx x- xx x-", "x- x- xx xx"), "xx xx x- -.",
         (".. x. .. x.",), ("1- .. 5- ..",), _band("violin section", "acoustic guitar", "double bass", "drum kit"),
         {"kick": "x . x .", "closed": "x.x. x.x. x.x. x.x.", "snare": ".. .o .. .o"},
@@ -184,15 +184,15 @@ STYLES: dict[str, Style] = {
     "pop": Style(
         "ABAB",
         {"A": "I | V | vi | IV | I | V | vi | IV", "B": "IV | I | V | vi | IV | I | V | V"},
-        {"A": "i | VI | III | VII | i | VI | III | VII", "B": "VI | VII | i | i | VI | VII | V | V"},
+        {"A": "i | VI | VII | i | i | VI | iv | V", "B": "VI | VII | i | i | VI | VII | V | V"},
         ("x. xx -x x-", ".x x- xx x-", "x- xx -x --", "x- -x -x x-"), "x- x- -- ..",
         ("x- .x .x x.",), ("1. .1 .1 1.",), _band("female voice", "electric piano", "electric bass", "drum kit"),
         {"kick": "x. .. .x x.", "snare": ".. X. .. X.", "closed": "xx xx xx xx"}, _ROCK_FILL,
     ),
     "rock": Style(
         "ABAB",
-        {"A": "I | bVII | IV | I | I | bVII | IV | V", "B": "IV | IV | I | I | V | IV | I | V"},
-        {"A": "i | VI | VII | i | i | VI | VII | VII", "B": "VI | VI | VII | VII | i | VII | VI | V"},
+        {"A": "I | I | IV | I | I | bVII | IV | I", "B": "IV | IV | I | I | V | IV | I | V"},
+        {"A": "i | i | VI | VII | i | i | VI | V", "B": "VI | VII | i | i | VI | VII | V | V"},
         ("x- xx .x x-", "xx -x -x x-", "x- x- xx -x", ".x xx x- -."), "x- x- -- ..",
         ("xx .x xx .x", "x- -- xx xx"), ("11 11 11 11", "11 11 11 1a"),
         _band("saxophone", "electric guitar", "electric bass", "drum kit"),
@@ -200,8 +200,8 @@ STYLES: dict[str, Style] = {
     ),
     "funk": Style(
         "AAB",
-        {"A": "I7 | IV7 | I7 | IV7 | I7 | IV7 | I7 | V7", "B": "IV7 | IV7 | I7 | I7 | II7 | II7 | V7 | V7"},
-        {"A": "i7 | IV7 | i7 | IV7 | i7 | IV7 | i7 | V7", "B": "iv7 | iv7 | i7 | i7 | VI7 | VI7 | V7 | V7"},
+        {"A": "I7 | I7 | I7 | IV7 | I7 | I7 | I7 | V7", "B": "IV7 | IV7 | I7 | I7 | II7 | II7 | V7 | V7"},
+        {"A": "i7 | i7 | i7 | IV7 | i7 | i7 | i7 | V7", "B": "iv7 | iv7 | i7 | i7 | VI7 | VI7 | V7 | V7"},
         ("x.x. .x.x x-.. ....", "..xx x.x- .... x.x.", "x-.x ..x- .x.x ...."), "x-x- x-.. .... ....",
         ("..x. x..x .x.. x...",), ("1..1 ..8. .1.. 57..",),
         _band("saxophone", "electric guitar", "electric bass", "drum kit"),
@@ -233,7 +233,7 @@ STYLES: dict[str, Style] = {
     ),
     "house": Style(
         "AABB",
-        {"A": "vi | IV | I | V", "B": "IV | V | vi | I"}, {"A": "i | VI | III | VII", "B": "iv | VI | i | VII"},
+        {"A": "I | I | vi | IV", "B": "IV | V | I | I"}, {"A": "i | i | VI | VII", "B": "iv | VI | i | i"},
         ("x.x. .x.. x.x. ....", "x- .x .x ..", "..x. x.x. ..x. x..."), "x- -- .. ..",
         (".x .x .x .x", "x..x ..x. .x.. x..."), (".1 .1 .1 .8",),
         _band("electric piano", "drawbar organ", "electric bass", "TR-808 drums"),
@@ -291,8 +291,8 @@ STYLES: dict[str, Style] = {
     ),
     "ambient": Style(
         "AB",
-        {"A": "Imaj7 | Imaj7 | IVmaj7 | IVmaj7", "B": "vi7 | IVmaj7 | Iadd9 | Iadd9"},
-        {"A": "i9 | i9 | VImaj7 | VImaj7", "B": "iv7 | VImaj7 | i9 | i9"},
+        {"A": "Iadd9 | I | IVmaj7 | Iadd9", "B": "vi7 | IVmaj7 | Iadd9 | I"},
+        {"A": "i9 | i | VImaj7 | i", "B": "iv7 | VImaj7 | i9 | i"},
         ("x- -- -- --", "x- -- x- --", ".. x- -- --"), "x- -- -- --",
         ("x- -- -- --",), ("1- -- -- --",), _band("vibraphone", "violin section", "cello"), loop=True, voices=4,
     ),
