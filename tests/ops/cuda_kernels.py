@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from ops.emulation.emulated import emulated
+from ops.emulation.emulated import CUDA, emulated
 
 from audiogen.ops import library
 
@@ -47,3 +47,9 @@ def surrounded(tensor: torch.Tensor) -> torch.Tensor:
     memory = memory[-memory.data_ptr() // tensor.element_size() % 16 :]  # to a multiple of 16 bytes
     copy = memory[32 : 32 + span].as_strided(tensor.shape, tensor.stride())
     return copy.copy_(tensor)
+
+
+def lines_of(name: str, call: str) -> list[str]:
+    """Where csrc/cuda/<name> has `call`: "file:line" each, as AUDIOGEN_EMULATION_SKIP wants it."""
+    lines = (CUDA / name).read_text().splitlines()
+    return [f"{name}:{number}" for number, line in enumerate(lines, 1) if call in line and not line.startswith("//")]

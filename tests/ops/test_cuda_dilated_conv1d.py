@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from ops.cuda_kernels import PLACES, Where, place, surrounded
-from ops.emulation.emulated import CUDA
+from ops.cuda_kernels import PLACES, Where, lines_of, place, surrounded
 
 from audiogen.ops import channels_last
 from audiogen.ops.dilated_conv1d import conv_backward_reference, conv_reference, step_reference
@@ -51,6 +50,22 @@ def test_convolution_and_gradients_agree_with_the_reference(where: Where, case: 
         close(one, other, TOLERANCE[dtype])
 
 
+@pytest.mark.parametrize("outputs", [64, 128, 136])
+def test_wgmma_and_mma_agree(where: Where, monkeypatch: pytest.MonkeyPatch, outputs: int) -> None:
+    """Tiles of 64, 128 and 256 columns; both round sums in float32 once, to the same 16 bits but for ties."""
+    if where.device != "cpu" and torch.cuda.get_device_capability() != (9, 0):
+        pytest.skip("wgmma is Hopper's")
+    random = torch.Generator().manual_seed(0)
+    x = surrounded(channels_last(torch.randn(1, 72, 131, generator=random).half()))
+    weight = surrounded((torch.randn(outputs, 72, 2, generator=random) / 12).half())
+    results = []
+    for way in ("mma", "wgmma"):
+        monkeypatch.setenv("AUDIOGEN_TENSOR_CORES", way)
+        results.append(where.run("dilated_conv1d", x, weight, None, 5, True))
+    close(results[0], conv_reference(x.double(), weight.double(), None, 5, True), 1e-2)
+    torch.testing.assert_close(*results, rtol=2e-3, atol=1e-4)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
 def test_steps_agree_with_the_reference_and_wrap_their_ring(where: Where, dtype: torch.dtype) -> None:
     random = torch.Generator().manual_seed(0)
@@ -81,11 +96,10 @@ def test_the_order_of_threads_changes_no_bit_and_missing_barriers_are_found(monk
     whole = results("0")
     for order in ("1", "2", "3", "8"):
         assert all(torch.equal(one, other) for one, other in zip(whole, results(order), strict=True))
-    source = (CUDA / "convolution.cuh").read_text().splitlines()
-    barriers = [number for number, line in enumerate(source, 1) if "__syncthreads();" in line]
+    barriers = lines_of("convolution.cuh", "__syncthreads();")
     assert len(barriers) == 2
     for line in barriers:
-        monkeypatch.setenv("AUDIOGEN_EMULATION_SKIP_BARRIER", str(line))
+        monkeypatch.setenv("AUDIOGEN_EMULATION_SKIP", line)
         wrong = 0
         for order in ("0", "1", "2", "3"):
             try:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from ops.cuda_kernels import PLACES, Where, place, surrounded
-from ops.emulation.emulated import CUDA
+from ops.cuda_kernels import PLACES, Where, lines_of, place, surrounded
 from torch import Tensor
 
 from audiogen.ops import channels_last
@@ -102,8 +101,41 @@ def test_forward_and_backward_agree_with_the_reference(where: Where, case: tuple
     both(where, made(dtype, **sizes), dilation, causal)
 
 
-def test_the_order_of_threads_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+WIDE = {  # tiles of wgmma: more columns of gates and of outputs than one has, K of several chunks, rows beyond a tile
+    "128 columns": ({"channels": 72, "gate": 40, "skips": 96, "time": 20}, 3, True),
+    "256 columns": ({"channels": 8, "gate": 136, "skips": 256, "time": 130, "batch": 1, "frames": 5, "taps": 2,
+                     "shift": True}, 7, False),
+}
+
+
+@pytest.mark.parametrize("case", WIDE.values(), ids=WIDE)
+@pytest.mark.parametrize(("way", "dtype"), [("mma", torch.bfloat16), ("wgmma", torch.bfloat16),
+                                            ("wgmma", torch.float16)], ids=str)
+def test_both_kinds_of_tensor_cores_agree_with_the_reference(
+    where: Where, monkeypatch: pytest.MonkeyPatch, way: str, case: tuple, dtype: torch.dtype
+) -> None:
+    if where.device != "cpu" and way == "wgmma" and torch.cuda.get_device_capability() != (9, 0):
+        pytest.skip("wgmma is Hopper's")
+    monkeypatch.setenv("AUDIOGEN_TENSOR_CORES", way)
+    sizes, dilation, causal = case
+    both(where, made(dtype, **sizes), dilation, causal)
+
+
+def test_wgmma_serves_hopper_alone_and_other_wishes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    where = place("emulated", "gated_dilated_layer")
+    given = made(torch.bfloat16, time=20)
+    for wish, capability, reason in (("wgmma", "80", "needs sm_90"), ("wgmma", "100", "needs sm_90"),
+                                     ("all", "90", "one of auto, mma, wgmma")):
+        monkeypatch.setenv("AUDIOGEN_TENSOR_CORES", wish)
+        monkeypatch.setenv("AUDIOGEN_EMULATION_CAPABILITY", capability)
+        with pytest.raises(RuntimeError, match=reason):
+            where.run("gated_dilated_layer", *given.values(), 2, False, 0.7)
+
+
+@pytest.mark.parametrize("way", ["mma", "wgmma"])
+def test_the_order_of_threads_changes_no_bit(monkeypatch: pytest.MonkeyPatch, way: str) -> None:
     """A barrier that is missing, or an atomic sum, would."""
+    monkeypatch.setenv("AUDIOGEN_TENSOR_CORES", way)
     where = place("emulated", "gated_dilated_layer")
     given = made(torch.bfloat16, time=70, frames=8, taps=3, shift=True, batch=1)
     results = []
@@ -113,27 +145,43 @@ def test_the_order_of_threads_changes_no_bit(monkeypatch: pytest.MonkeyPatch) ->
     assert all(torch.equal(one, other) for later in results[1:] for one, other in zip(results[0], later, strict=True))
 
 
-def test_every_barrier_is_needed_and_its_absence_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The emulation sees faults: without any one of the barriers a result is wrong in one of the orders."""
+def missed(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, sizes: dict, lines: list[str], orders: str
+) -> list[str]:
+    """Which of the lines can be left out without a wrong result in any of the orders; all of them are right with none
+    left out."""
     where = place("emulated", "gated_dilated_layer")
-    given = made(torch.float32, time=70, batch=1, gate=72, channels=24)
+    given = made(dtype, batch=1, **sizes)
     forward = [*given.values(), 2, False, 0.7]
     exact = layer_reference(*wide(forward))
 
-    def right(line: int) -> bool:
-        monkeypatch.setenv("AUDIOGEN_EMULATION_SKIP_BARRIER", str(line))
-        for order in ("0", "1", "2", "3"):
+    def right(line: str) -> bool:
+        monkeypatch.setenv("AUDIOGEN_EMULATION_SKIP", line)
+        for order in orders:
             monkeypatch.setenv("AUDIOGEN_EMULATION_ORDER", order)
             try:
-                check(where.run("gated_dilated_layer", *forward), exact, 1e-5)
+                check(where.run("gated_dilated_layer", *forward), exact, TOLERANCE[dtype])
             except AssertionError:
                 return False
         return True
 
-    barriers = [number for name in ("tile_gemm.cuh", "gated_dilated_layer.cuh")
-                for number, line in enumerate((CUDA / name).read_text().splitlines(), 1) if "__syncthreads();" in line]
-    assert len(barriers) == 2 and right(0)
-    assert [line for line in barriers if right(line)] == []
+    assert right("")
+    return [line for line in lines if right(line)]
+
+
+def test_every_barrier_is_needed_and_its_absence_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The emulation sees faults: without any one of the barriers a result is wrong in one of the orders."""
+    barriers = [*lines_of("tile_gemm.cuh", "__syncthreads();"), *lines_of("gated_dilated_layer.cuh", "__syncthreads()")]
+    assert len(barriers) == 2
+    assert missed(monkeypatch, torch.float32, {"time": 70, "gate": 72, "channels": 24}, barriers, "0123") == []
+
+
+def test_every_barrier_fence_and_wait_of_wgmma_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = ("__syncthreads();", "fence_async_proxy();", "warpgroup_fence();", "warpgroup_commit();",
+             "warpgroup_wait<", "copy_async_wait<")
+    lines = [line for call in calls for line in lines_of("warpgroup_tile.cuh", call)]
+    assert len(lines) == 8
+    assert missed(monkeypatch, torch.bfloat16, {"time": 130, "gate": 40, "channels": 136}, lines, "0123") == []
 
 
 def test_the_narrow_tile_serves_where_shared_memory_is_scarce(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@
 // a warp-wide instruction (shuffle, ldmatrix, mma), or while it spins on memory. What makes faults visible:
 //   * shared memory begins as NaN (0xFF bytes) and ends in a guard zone that is checked;
 //   * cp.async lands only when it is waited for, never earlier;
+//   * any one barrier, fence or wait can be left out: AUDIOGEN_EMULATION_SKIP=<file>:<line> of the call;
 //   * the order in which fibers run is chosen by AUDIOGEN_EMULATION_ORDER, so that a missing barrier gives different
 //     results in one of the orders: 0 forward, 1 backward, 2 and 3 one warp as far as it gets while all others stand
 //     still (the first one, or the last), n > 3 shuffled by seed n;
@@ -28,6 +29,7 @@
 #include <functional>
 #include <memory>
 #include <random>
+#include <string>
 #include <tuple>
 #include <type_traits>
 #include <utility>
@@ -81,13 +83,17 @@ struct Fiber {
     jmp_buf jump;
     std::vector<Copy> open;                    // cp.async issued, not committed
     std::vector<std::vector<Copy>> committed;  // groups, oldest first
+    std::vector<const unsigned char*> written;  // 16 bytes each in shared memory, not yet for the async proxy to see
 };
+
+struct WarpgroupState;  // warpgroup_on_host.h
 
 struct Warp {
     void* arguments[32];
     Fiber* fibers[32];
     int arrived = 0;
     const void* operation = nullptr;
+    std::shared_ptr<WarpgroupState> warpgroup;
 };
 
 struct Barrier {
@@ -100,6 +106,8 @@ struct Block {
     std::vector<Warp> warps;
     Barrier barriers[16];
     unsigned char* shared = nullptr;
+    size_t shared_bytes = 0;
+    std::vector<unsigned char> async_view;  // shared memory as the async proxy sees it; empty: it was never asked
     int cluster = 0, rank = 0;  // of the cluster; rank in it
 };
 
@@ -120,7 +128,8 @@ struct Machine {
     int order = 0;
     long long spins = 0;
     bool progress = false;
-    int skip_barrier = -1;  // planted fault: barriers in this source line do nothing
+    std::string skip_file;  // planted fault: barriers, fences and waits in this line do nothing
+    int skip_line = -1;
 };
 
 inline Machine& machine() {
@@ -128,6 +137,21 @@ inline Machine& machine() {
     return it;
 }
 inline Fiber& me() { return *machine().current; }
+
+/// Whether this call is the one that a test leaves out.
+inline bool skipped(const char* file, int line) {
+    const Machine& m = machine();
+    if (m.skip_line != line) return false;
+    const char* name = std::strrchr(file, '/');
+    return m.skip_file == (name ? name + 1 : file);
+}
+
+/// A thread wrote 16 bytes to memory.
+inline void wrote(const void* to) {
+    Fiber& fiber = me();
+    const auto* at = static_cast<const unsigned char*>(to);
+    if (at >= fiber.home->shared && at < fiber.home->shared + fiber.home->shared_bytes) fiber.written.push_back(at);
+}
 
 inline void to_scheduler() {
     Machine& m = machine();
@@ -213,6 +237,9 @@ inline std::vector<Fiber*> all_but_one_warp(std::vector<Fiber*>& fibers, bool la
     return others;
 }
 
+inline std::shared_ptr<WarpgroupState> new_warpgroup_state();
+inline bool warpgroup_busy(const WarpgroupState& state);
+
 /// Run these blocks together until all their threads have ended.
 inline void run_blocks(std::vector<dim3> indices, size_t shared_bytes) {
     Machine& m = machine();
@@ -227,9 +254,11 @@ inline void run_blocks(std::vector<dim3> indices, size_t shared_bytes) {
         auto block = std::make_unique<Block>();
         block->index = indices[number];
         block->warps.resize(threads / 32);
+        for (Warp& warp : block->warps) warp.warpgroup = new_warpgroup_state();
         block->cluster = static_cast<int>(number) / m.cluster_size;
         block->rank = static_cast<int>(number) % m.cluster_size;
-        block->shared = static_cast<unsigned char*>(std::aligned_alloc(128, room + kGuard));
+        block->shared = static_cast<unsigned char*>(std::aligned_alloc(1024, (room + kGuard + 1023) / 1024 * 1024));
+        block->shared_bytes = room;
         std::memset(block->shared, 0xFF, room + kGuard);
         for (int thread = 0; thread < threads; ++thread) {
             auto fiber = std::make_unique<Fiber>();
@@ -265,9 +294,12 @@ inline void run_blocks(std::vector<dim3> indices, size_t shared_bytes) {
     }
     for (auto& fiber : fibers) {
         if (!fiber->done) fail("a thread waits at a barrier that the others never reach");
-        if (!fiber->open.empty() || !fiber->committed.empty()) fail("cp.async was issued and never waited for");
+        if (m.skip_line < 0 && (!fiber->open.empty() || !fiber->committed.empty()))
+            fail("cp.async was issued and never waited for");
     }
     for (auto& block : m.blocks) {
+        for (const Warp& warp : block->warps)
+            if (m.skip_line < 0 && warpgroup_busy(*warp.warpgroup)) fail("wgmma was issued and never waited for");
         for (size_t at = 0; at < kGuard; ++at)
             if (block->shared[room + at] != 0xFF) fail("shared memory was written past its end");
         std::free(block->shared);
@@ -284,8 +316,10 @@ void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_
     const char* order = std::getenv("AUDIOGEN_EMULATION_ORDER");
     m.order = order ? std::atoi(order) : 0;
     m.shuffle.seed(m.order);
-    const char* skip = std::getenv("AUDIOGEN_EMULATION_SKIP_BARRIER");
-    m.skip_barrier = skip ? std::atoi(skip) : -1;
+    const char* skip = std::getenv("AUDIOGEN_EMULATION_SKIP");
+    const char* colon = skip ? std::strchr(skip, ':') : nullptr;
+    m.skip_file = colon ? std::string(skip, colon) : std::string();
+    m.skip_line = colon ? std::atoi(colon + 1) : -1;
     m.grid = grid;
     m.block = block;
     m.cluster_size = cluster_size;
@@ -311,12 +345,9 @@ inline int emulated_threads() {
     return static_cast<int>(block.x * block.y * block.z);
 }
 
-inline void emulated_syncthreads(int line) {
-    emulation::Machine& m = emulation::machine();
-    if (m.skip_barrier == line) return;
-    emulation::barrier(0, emulated_threads());
+inline void __syncthreads(const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
+    if (!emulation::skipped(file, line)) emulation::barrier(0, emulated_threads());
 }
-#define __syncthreads() emulated_syncthreads(__LINE__)
 
 inline void emulated_syncwarp() {
     static const char name = 0;
@@ -425,7 +456,8 @@ inline void copy_async_commit() {
     fiber.open.clear();
 }
 template <int kLeft>
-void copy_async_wait() {
+void copy_async_wait(const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
+    if (emulation::skipped(file, line)) return;
     emulation::Fiber& fiber = emulation::me();
     while (static_cast<int>(fiber.committed.size()) > kLeft) {
         for (const emulation::Copy& copy : fiber.committed.front()) {
@@ -433,6 +465,7 @@ void copy_async_wait() {
                 std::memcpy(copy.to, copy.from, 16);
             else
                 std::memset(copy.to, 0, 16);
+            emulation::wrote(copy.to);
         }
         fiber.committed.erase(fiber.committed.begin());
     }
@@ -525,6 +558,9 @@ void matrix_multiply(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_
 // ---------------------------------------------------------------------- shared memory, clusters, flags
 
 inline unsigned char* dynamic_shared() { return emulation::me().home->shared; }
+inline uint32_t shared_address(const void* at) {
+    return static_cast<uint32_t>(static_cast<const unsigned char*>(at) - emulation::me().home->shared);
+}
 
 /// The same address in the shared memory of another block of the cluster.
 template <class T>
@@ -545,3 +581,5 @@ inline void cluster_barrier() {  // launches of several clusters meet in one bar
 }
 
 inline void spin() { emulation::yield_spinning(); }
+
+#include "warpgroup_on_host.h"

@@ -55,7 +55,7 @@ def cached(name: str, inputs: list[Path], command: list[str], suffix: str) -> Pa
 
 
 def sources() -> list[Path]:
-    return [*sorted(CUDA.glob("*.cu*")), HERE / "cuda_on_host.h"]
+    return [*sorted(CUDA.glob("*.cu*")), *sorted(HERE.glob("*.h"))]
 
 
 @functools.cache

@@ -16,13 +16,11 @@
 #pragma once
 
 #include "launch.cuh"
-#include "tile_gemm.cuh"
+#include "warpgroup_tile.cuh"
 
 namespace audiogen {
 
 constexpr int kMostTaps = 16;
-
-__host__ __device__ constexpr int divide_up(int64_t a, int64_t b) { return static_cast<int>((a + b - 1) / b); }
 
 /// Where tap j reads, relative to the step: causal: ..., -dilation, 0; centred: -dilation, 0, dilation.
 __host__ __device__ inline int tap_offset(int tap, int kernel, int dilation, bool causal) {
@@ -44,15 +42,15 @@ struct Convolution {
     int offsets[kMostTaps];
 };
 
-template <class T, int M>
-__global__ void __launch_bounds__(kThreads) convolution_kernel(Convolution<T> p) {
-    using Gemm = TileGemm<T, M, 8>;
-    const int first_row = blockIdx.x * M, first_column = blockIdx.y * Gemm::kColumns, item = blockIdx.z;
+template <class Gemm>
+__device__ __forceinline__ void convolve_tile(const Convolution<typename Gemm::Element>& p) {
+    using T = typename Gemm::Element;
+    const int first_row = blockIdx.x * Gemm::kRows, first_column = blockIdx.y * Gemm::kColumns, item = blockIdx.z;
     Segment<T> segments[kMostTaps];
     for (int j = 0; j < p.kernel; ++j)
         segments[j] = {p.a + item * p.a_batch, p.a_row, p.offsets[j], p.inputs,
                        p.taps + static_cast<int64_t>(j) * p.outputs * p.inputs};
-    float sums[Gemm::MI][8][4];
+    typename Gemm::Sums sums;
     clear(sums);
     Gemm::run(sums, dynamic_shared(), segments, p.kernel, first_row, p.time, [&](const Segment<T>& segment, int n) {
         n += first_column;
@@ -76,11 +74,31 @@ __global__ void __launch_bounds__(kThreads) convolution_kernel(Convolution<T> p)
     });
 }
 
+template <class Gemm>
+__global__ void __launch_bounds__(Gemm::kBound, Gemm::kMinBlocks)
+    convolution_kernel(Convolution<typename Gemm::Element> p) {
+    if constexpr (Gemm::kCompiled) convolve_tile<Gemm>(p);
+}
+
+template <class Gemm>
+void convolve_by(const Convolution<typename Gemm::Element>& p, cudaStream_t stream) {
+    const dim3 grid(divide_up(p.time, Gemm::kRows), divide_up(p.outputs, Gemm::kColumns), p.batch);
+    launch(convolution_kernel<Gemm>, grid, dim3(kThreads), Gemm::kSharedBytes, stream, p);
+}
+
+/// wgmma where `limits` have it, as wide as there are outputs; else mma.
 template <class T>
-void convolve(const Convolution<T>& p, cudaStream_t stream) {
-    using Wide = TileGemm<T, 128, 8>;
-    const dim3 grid(divide_up(p.time, 128), divide_up(p.outputs, Wide::kColumns), p.batch);
-    launch(convolution_kernel<T, 128>, grid, dim3(kThreads), kStages * Wide::kStageBytes, stream, p);
+void convolve(const Convolution<T>& p, const Limits& limits, cudaStream_t stream) {
+    if constexpr (sizeof(T) == 2) {
+        if (limits.warpgroups(convolution_kernel<WarpgroupTile<T, 2, 8>>)) {
+            if (p.outputs > 128 && WarpgroupTile<T, 4, 8>::kSharedBytes <= limits.shared_bytes)
+                return convolve_by<WarpgroupTile<T, 4, 8>>(p, stream);
+            if (WarpgroupTile<T, 2, 8>::kSharedBytes <= limits.shared_bytes)
+                return p.outputs > 64 ? convolve_by<WarpgroupTile<T, 2, 8>>(p, stream)
+                                      : convolve_by<WarpgroupTile<T, 2, 4>>(p, stream);
+        }
+    }
+    convolve_by<TileGemm<T, 128, 8>>(p, stream);
 }
 
 // ---------------------------------------------------------------------- gradient of the weights

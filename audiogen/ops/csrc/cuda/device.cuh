@@ -108,7 +108,7 @@ AUDIOGEN_MMA(float, "m16n8k8.row.col.f32.tf32.tf32.f32")
 #undef AUDIOGEN_MMA
 
 __device__ __forceinline__ unsigned char* dynamic_shared() {
-    extern __shared__ __align__(128) unsigned char audiogen_shared[];
+    extern __shared__ __align__(1024) unsigned char audiogen_shared[];
     return audiogen_shared;
 }
 #endif
@@ -131,6 +131,9 @@ __device__ __forceinline__ Pack<T> load_pack(const T* from) {
 template <class T>
 __device__ __forceinline__ void store_pack(T* to, const Pack<T>& pack) {
     *reinterpret_cast<uint4*>(to) = *reinterpret_cast<const uint4*>(&pack);
+#ifdef AUDIOGEN_EMULATED
+    emulation::wrote(to);
+#endif
 }
 
 /// tanh and the logistic function: exact to float32 rounding for float32, one instruction each for 16-bit types.

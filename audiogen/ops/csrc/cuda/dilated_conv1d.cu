@@ -38,7 +38,7 @@ Tensor conv(Tensor x_, Tensor weight_, Maybe bias_, int64_t dilation, bool causa
         p.y = data<T>(y), p.y_batch = y.stride(0), p.y_row = y.stride(2);
         p.batch = x.size(0), p.time = x.size(2), p.inputs = channels, p.outputs = outputs, p.kernel = kernel;
         set_offsets(p.offsets, kernel, dilation, x.size(2), causal, 1);
-        convolve(p, device.stream());
+        convolve(p, device.limits(), device.stream());
     });
     return in_layout_of(y, x_);
 }
@@ -63,7 +63,7 @@ std::tuple<Tensor, Tensor, Tensor> conv_backward(Tensor grad_, Tensor x_, Tensor
         p.y = data<T>(of_x), p.y_batch = of_x.stride(0), p.y_row = of_x.stride(2);
         p.batch = batch, p.time = time, p.inputs = outputs, p.outputs = channels, p.kernel = kernel;
         set_offsets(p.offsets, kernel, dilation, time, causal, -1);
-        convolve(p, stream);
+        convolve(p, device.limits(), stream);
 
         WeightGradient<T> w = {};
         w.a = p.a, w.a_batch = p.a_batch, w.a_row = p.a_row, w.b = data<T>(x), w.b_batch = x.stride(0),

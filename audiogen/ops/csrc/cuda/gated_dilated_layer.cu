@@ -81,7 +81,7 @@ void run_forward(const OnDeviceOf& device, const Tensor& x, const Tensor& weight
         if (skip) o.skip = data<T>(*skip), o.skip_batch = skip->stride(0), o.skip_row = skip->stride(2);
         if (x_out) o.x_out = data<T>(*x_out), o.x_out_batch = x_out->stride(0), o.x_out_row = x_out->stride(2);
         o.skip_out = data<T>(skip_out), o.skip_out_batch = skip_out.stride(0), o.skip_out_row = skip_out.stride(2);
-        gated_layer(inputs.layer<T>(skip_weight.size(0), scale), o, device.shared_limit(), device.stream());
+        gated_layer(inputs.layer<T>(skip_weight.size(0), scale), o, device.limits(), device.stream());
     });
 }
 
@@ -162,7 +162,7 @@ Gradients layer_backward(Maybe grad_x_out, Tensor grad_skip, Tensor x, Tensor we
         g.grad_skip_row = of_skip_out.stride(2);
         g.out_columns = data<T>(out_columns), g.skip_columns = data<T>(skip_columns);
         g.h = data<T>(h), g.grad_z = data<T>(of_z);
-        gates(p, g, stream);
+        gates(p, g, device.limits(), stream);
 
         Convolution<T> back = {};
         back.a = g.grad_z, back.a_batch = time * rows, back.a_row = rows, back.taps = data<T>(taps_across);
@@ -171,7 +171,7 @@ Gradients layer_backward(Maybe grad_x_out, Tensor grad_skip, Tensor x, Tensor we
         back.y = data<T>(of_x), back.y_batch = of_x.stride(0), back.y_row = of_x.stride(2);
         back.batch = p.batch, back.time = p.time, back.inputs = rows, back.outputs = p.channels, back.kernel = p.kernel;
         for (int j = 0; j < p.kernel; ++j) back.offsets[j] = -p.offsets[j];
-        convolve(back, stream);
+        convolve(back, device.limits(), stream);
 
         // Sums over time: of the gradient of z, tap by tap where a shift meets the padding, and of what came in.
         const int64_t widest = rows > channels ? (rows > skips ? rows : skips) : (channels > skips ? channels : skips);

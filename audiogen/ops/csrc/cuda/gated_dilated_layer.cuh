@@ -61,29 +61,21 @@ struct LayerOutputs {
     int64_t skip_out_batch, skip_out_row;
 };
 
-/// Bytes of a row of h in shared memory: whole steps of K, and an odd number of 16-byte pieces against bank conflicts.
-template <class T>
-__host__ __device__ constexpr int h_stride(int gate) {
-    constexpr int V = 16 / sizeof(T);
-    return ((divide_up(gate, 2 * V) * 2) | 1) * 16;
-}
-
-/// z for the gates 64 chunk .. 64 chunk + 63 of a tile: without bias and conditioning.
-template <class T, int M>
-__device__ __forceinline__ void convolve_gates(float (&sums)[M / 64][8][4], const Layer<T>& p, int item, int first_row,
-                                               int chunk) {
+/// z of a tile, for as many gates as half its columns, the `chunk`th of them: without bias and conditioning.
+template <class Gemm>
+__device__ __forceinline__ void convolve_gates(typename Gemm::Sums& sums, const Layer<typename Gemm::Element>& p,
+                                               int item, int first_row, int chunk) {
+    using T = typename Gemm::Element;
     Segment<T> segments[kTaps];
     for (int j = 0; j < p.kernel; ++j)
         segments[j] = {p.x + item * p.x_batch, p.x_row, p.offsets[j], p.channels,
                        p.taps + static_cast<int64_t>(j) * 2 * p.gate * p.channels};
     clear(sums);
-    TileGemm<T, M, 8>::run(sums, dynamic_shared(), segments, p.kernel, first_row, p.time,
-                           [&](const Segment<T>& segment, int n) {
-                               // Of a warp's 64 columns the first 32 are tanh rows, the others the sigmoid rows of the
-                               // same gates.
-                               const int gate = chunk * 64 + n / 64 * 32 + n % 32, row = n % 64 / 32 * p.gate + gate;
-                               return gate < p.gate ? segment.b + static_cast<int64_t>(row) * segment.depth : nullptr;
-                           });
+    Gemm::run(sums, dynamic_shared(), segments, p.kernel, first_row, p.time, [&](const Segment<T>& segment, int n) {
+        // Of a group's 64 columns the first 32 are tanh rows, the others the sigmoid rows of the same gates.
+        const int gate = chunk * (Gemm::kColumns / 2) + n / 64 * 32 + n % 32, row = n % 64 / 32 * p.gate + gate;
+        return gate < p.gate ? segment.b + static_cast<int64_t>(row) * segment.depth : nullptr;
+    });
 }
 
 /// values[0 .. V) += bias, shift and conditioning of z's rows `row` .. `row` + V - 1 at step t.
@@ -113,53 +105,55 @@ __device__ __forceinline__ void add_to_z(float (&values)[V], const Layer<T>& p, 
     }
 }
 
-/// For every row and pack of gates of a thread: use(row, gate, mi, upper, pack, a, b), a and b being z_a and z_b of V
+/// For every row and pack of gates of a thread: use(row, gate, group, upper, pack, a, b), a and b being z_a and z_b of V
 /// gates, complete.
-template <class T, int M, class Use>
-__device__ __forceinline__ void each_gate(float (&sums)[M / 64][8][4], const Layer<T>& p, int item, int first_row,
-                                          int chunk, Use use) {
-    constexpr int V = 16 / sizeof(T), kPacks = 8 / V;
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, wm = warp % kWarpsM, wn = warp / kWarpsM;
+template <class Gemm, class Use>
+__device__ __forceinline__ void each_gate(typename Gemm::Sums& sums, const Layer<typename Gemm::Element>& p, int item,
+                                          int first_row, int chunk, Use use) {
+    using T = typename Gemm::Element;
+    constexpr int V = Gemm::V, kPacks = 8 / V;
 #pragma unroll
-    for (int mi = 0; mi < M / 64; ++mi)
+    for (int group = 0; group < Gemm::kGroups; ++group)
 #pragma unroll
         for (int upper = 0; upper < 2; ++upper)
 #pragma unroll
             for (int pack = 0; pack < kPacks; ++pack) {
-                const int row = (wm * (M / 64) + mi) * 16 + 8 * upper + lane / 4, t = first_row + row;
-                const int gate = chunk * 64 + wn * 32 + pack * 4 * V + lane % 4 * V;
+                const int row = Gemm::row_of(group) + 8 * upper, t = first_row + row;
+                const int gate = chunk * (Gemm::kColumns / 2) + Gemm::column_of_group(group) / 2 + pack * 4 * V +
+                                 static_cast<int>(threadIdx.x) % 4 * V;
                 float a[V], b[V];
 #pragma unroll
                 for (int i = 0; i < V; ++i) {
-                    a[i] = sums[mi][pack * (V / 2) + i / 2][2 * upper + i % 2];
-                    b[i] = sums[mi][4 + pack * (V / 2) + i / 2][2 * upper + i % 2];
+                    a[i] = sums[group][pack * (V / 2) + i / 2][2 * upper + i % 2];
+                    b[i] = sums[group][4 + pack * (V / 2) + i / 2][2 * upper + i % 2];
                 }
                 if (gate < p.gate && t < p.time) {
                     add_to_z<T, V>(a, p, item, t, gate);
                     add_to_z<T, V>(b, p, item, t, p.gate + gate);
                 }
-                use(row, gate, mi, upper, pack, a, b);
+                use(row, gate, group, upper, pack, a, b);
             }
 }
 
-template <class T, int M>
-__global__ void __launch_bounds__(kThreads) gated_layer_kernel(Layer<T> p, LayerOutputs<T> o) {
-    using Gemm = TileGemm<T, M, 8>;
+template <class Gemm>
+__device__ __forceinline__ void layer_tile(const Layer<typename Gemm::Element>& p,
+                                           const LayerOutputs<typename Gemm::Element>& o) {
+    using T = typename Gemm::Element;
     constexpr int V = Gemm::V;
-    const int first_row = blockIdx.x * M, item = blockIdx.y, stride = h_stride<T>(p.gate);
-    unsigned char* h = dynamic_shared() + kStages * Gemm::kStageBytes;
-    float sums[Gemm::MI][8][4];
+    const int first_row = blockIdx.x * Gemm::kRows, item = blockIdx.y;
+    unsigned char* h = dynamic_shared() + Gemm::kSharedBytes;
+    typename Gemm::Sums sums;
 
-    for (int chunk = 0; chunk * 64 < p.gate; ++chunk) {
-        convolve_gates<T, M>(sums, p, item, first_row, chunk);
-        each_gate<T, M>(sums, p, item, first_row, chunk,
+    for (int chunk = 0; chunk * (Gemm::kColumns / 2) < p.gate; ++chunk) {
+        convolve_gates<Gemm>(sums, p, item, first_row, chunk);
+        each_gate<Gemm>(sums, p, item, first_row, chunk,
                         [&](int row, int gate, int, int, int, float (&a)[V], float (&b)[V]) {
-                            if (gate >= divide_up(p.gate, 2 * V) * 2 * V) return;
+                            if (gate >= divide_up(p.gate, Gemm::kWhole) * Gemm::kWhole) return;
                             Pack<T> pack;  // gates from p.gate to a whole step of K are tanh(0) sigmoid(0) = 0
 #pragma unroll
                             for (int i = 0; i < V; ++i)
                                 pack.values[i] = from_float<T>(tanh_of<T>(a[i]) * logistic_of<T>(b[i]));
-                            store_pack(reinterpret_cast<T*>(h + row * stride) + gate, pack);
+                            store_pack(Gemm::resident_pack(h, p.gate, row, gate), pack);
                         });
     }
 
@@ -169,13 +163,13 @@ __global__ void __launch_bounds__(kThreads) gated_layer_kernel(Layer<T> p, Layer
         clear(sums);
         // Its first barrier also says that h is complete.
         Gemm::run(
-            sums, dynamic_shared(), &segment, 1, 0, M,
+            sums, dynamic_shared(), &segment, 1, 0, Gemm::kRows,
             [&](const Segment<T>&, int n) -> const T* {
                 n += first_column;
                 if (n < channels) return o.out_weight + static_cast<int64_t>(n) * p.gate;
                 return n < columns ? o.skip_weight + static_cast<int64_t>(n - channels) * p.gate : nullptr;
             },
-            h, stride);
+            h);
         Gemm::each_pack(sums, [&](int row, int column, float (&values)[V]) {
             const int64_t t = first_row + row;
             int n = first_column + column;
@@ -206,24 +200,47 @@ __global__ void __launch_bounds__(kThreads) gated_layer_kernel(Layer<T> p, Layer
     }
 }
 
-template <class T>
-int forward_shared_bytes(int m, int gate) {
-    return kStages * (m + 128) * kChunkBytes + m * h_stride<T>(gate);
+template <class Gemm>
+__global__ void __launch_bounds__(Gemm::kBound, Gemm::kMinBlocks)
+    gated_layer_kernel(Layer<typename Gemm::Element> p, LayerOutputs<typename Gemm::Element> o) {
+    if constexpr (Gemm::kCompiled) layer_tile<Gemm>(p, o);
+}
+
+template <class Gemm>
+constexpr int forward_shared_bytes(int gate) {
+    return Gemm::kSharedBytes + Gemm::resident_bytes(gate);
 }
 
 /// Gates that the forward kernel has shared memory for, of `limit` bytes a block.
 template <class T>
 bool fits(int gate, int limit) {
-    return forward_shared_bytes<T>(64, gate) <= limit;
+    return forward_shared_bytes<TileGemm<T, 64, 8>>(gate) <= limit;
 }
 
+/// Launch it, where its shared memory is to be had; -> whether it was.
+template <class Gemm>
+bool gated_layer_by(const Layer<typename Gemm::Element>& p, const LayerOutputs<typename Gemm::Element>& o,
+                    const Limits& limits, cudaStream_t stream) {
+    const int bytes = forward_shared_bytes<Gemm>(p.gate);
+    if (bytes > limits.shared_bytes) return false;
+    launch(gated_layer_kernel<Gemm>, dim3(divide_up(p.time, Gemm::kRows), p.batch), dim3(kThreads), bytes, stream, p,
+           o);
+    return true;
+}
+
+/// wgmma where `limits` have it, as wide as there are gates; else mma, with 64 rows where memory is scarce.
 template <class T>
-void gated_layer(const Layer<T>& p, const LayerOutputs<T>& o, int shared_limit, cudaStream_t stream) {
-    const int wide = forward_shared_bytes<T>(128, p.gate), narrow = forward_shared_bytes<T>(64, p.gate);
-    if (wide <= shared_limit)
-        launch(gated_layer_kernel<T, 128>, dim3(divide_up(p.time, 128), p.batch), dim3(kThreads), wide, stream, p, o);
-    else
-        launch(gated_layer_kernel<T, 64>, dim3(divide_up(p.time, 64), p.batch), dim3(kThreads), narrow, stream, p, o);
+void gated_layer(const Layer<T>& p, const LayerOutputs<T>& o, const Limits& limits, cudaStream_t stream) {
+    if constexpr (sizeof(T) == 2) {
+        using Wide = WarpgroupTile<T, 4, 8>;
+        using Narrow = WarpgroupTile<T, 2, 8>;
+        if (limits.warpgroups(gated_layer_kernel<Wide>) &&
+            ((p.gate > 64 && gated_layer_by<Wide>(p, o, limits, stream)) ||
+             gated_layer_by<Narrow>(p, o, limits, stream)))
+            return;
+    }
+    if (!gated_layer_by<TileGemm<T, 128, 8>>(p, o, limits, stream))
+        gated_layer_by<TileGemm<T, 64, 8>>(p, o, limits, stream);
 }
 
 /// tap_shift[item][tap][row] = taps[tap][row] . shift[item]
@@ -251,39 +268,42 @@ struct LayerGradients {
     T* grad_z;                            // (batch, time, 2 gate), contiguous scratch
 };
 
-template <class T, int M>
-__global__ void __launch_bounds__(kThreads) gates_kernel(Layer<T> p, LayerGradients<T> g) {
-    using Narrow = TileGemm<T, M, 4>;
-    constexpr int V = Narrow::V;
-    const int first_row = blockIdx.x * M, item = blockIdx.y;
-    for (int chunk = 0; chunk * 64 < p.gate; ++chunk) {
+template <class Gemm>
+__device__ __forceinline__ void gates_tile(const Layer<typename Gemm::Element>& p,
+                                           const LayerGradients<typename Gemm::Element>& g) {
+    using T = typename Gemm::Element;
+    using Narrow = typename Gemm::Narrow;
+    constexpr int V = Gemm::V;
+    const int first_row = blockIdx.x * Gemm::kRows, item = blockIdx.y;
+    for (int chunk = 0; chunk * Narrow::kColumns < p.gate; ++chunk) {
         auto column = [&](const Segment<T>& segment, int n) {
-            const int gate = chunk * 64 + n;
+            const int gate = chunk * Narrow::kColumns + n;
             return gate < p.gate ? segment.b + static_cast<int64_t>(gate) * segment.depth : nullptr;
         };
-        float of_h[M / 64][4][4], sums[M / 64][8][4];
+        typename Narrow::Sums of_h;
+        typename Gemm::Sums sums;
         clear(of_h);
         if (g.grad_x_out) {
             const Segment<T> segment = {g.grad_x_out + item * g.grad_x_batch, g.grad_x_row, 0, p.channels,
                                         g.out_columns};
             Narrow::run(of_h, dynamic_shared(), &segment, 1, first_row, p.time, column);
 #pragma unroll
-            for (int mi = 0; mi < M / 64; ++mi)
+            for (int group = 0; group < Gemm::kGroups; ++group)
 #pragma unroll
-                for (int i = 0; i < 16; ++i) of_h[mi][i / 4][i % 4] *= p.scale;
+                for (int i = 0; i < 16; ++i) of_h[group][i / 4][i % 4] *= p.scale;
         }
         const Segment<T> segment = {g.grad_skip + item * g.grad_skip_batch, g.grad_skip_row, 0, p.skip_channels,
                                     g.skip_columns};
         Narrow::run(of_h, dynamic_shared(), &segment, 1, first_row, p.time, column);
-        convolve_gates<T, M>(sums, p, item, first_row, chunk);
-        each_gate<T, M>(sums, p, item, first_row, chunk,
-                        [&](int row, int gate, int mi, int upper, int pack, float (&a)[V], float (&b)[V]) {
+        convolve_gates<Gemm>(sums, p, item, first_row, chunk);
+        each_gate<Gemm>(sums, p, item, first_row, chunk,
+                        [&](int row, int gate, int group, int upper, int pack, float (&a)[V], float (&b)[V]) {
                             const int64_t t = first_row + row;
                             if (t >= p.time || gate >= p.gate) return;
                             Pack<T> h, of_a, of_b;
 #pragma unroll
                             for (int i = 0; i < V; ++i) {
-                                const float of = of_h[mi][pack * (V / 2) + i / 2][2 * upper + i % 2];
+                                const float of = of_h[group][pack * (V / 2) + i / 2][2 * upper + i % 2];
                                 const float tanh = tanh_of<T>(a[i]), logistic = logistic_of<T>(b[i]);
                                 h.values[i] = from_float<T>(tanh * logistic);
                                 of_a.values[i] = from_float<T>(of * logistic * (1.0f - tanh * tanh));
@@ -297,10 +317,27 @@ __global__ void __launch_bounds__(kThreads) gates_kernel(Layer<T> p, LayerGradie
     }
 }
 
+template <class Gemm>
+__global__ void __launch_bounds__(Gemm::kBound)
+    gates_kernel(Layer<typename Gemm::Element> p, LayerGradients<typename Gemm::Element> g) {
+    if constexpr (Gemm::kCompiled) gates_tile<Gemm>(p, g);
+}
+
+template <class Gemm>
+void gates_by(const Layer<typename Gemm::Element>& p, const LayerGradients<typename Gemm::Element>& g,
+              cudaStream_t stream) {
+    launch(gates_kernel<Gemm>, dim3(divide_up(p.time, Gemm::kRows), p.batch), dim3(kThreads), Gemm::kSharedBytes,
+           stream, p, g);
+}
+
 template <class T>
-void gates(const Layer<T>& p, const LayerGradients<T>& g, cudaStream_t stream) {
-    launch(gates_kernel<T, 64>, dim3(divide_up(p.time, 64), p.batch), dim3(kThreads),
-           kStages * (64 + 128) * kChunkBytes, stream, p, g);
+void gates(const Layer<T>& p, const LayerGradients<T>& g, const Limits& limits, cudaStream_t stream) {
+    if constexpr (sizeof(T) == 2) {
+        using Gemm = WarpgroupTile<T, 2, 8>;
+        if (limits.warpgroups(gates_kernel<Gemm>) && Gemm::kSharedBytes <= limits.shared_bytes)
+            return gates_by<Gemm>(p, g, stream);
+    }
+    gates_by<TileGemm<T, 64, 8>>(p, g, stream);
 }
 
 /// The first step that reads frame `frame` or a later one with its tap `tap`; `first` does not decrease.

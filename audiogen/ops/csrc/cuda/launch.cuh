@@ -2,6 +2,7 @@
 // runs the kernel on the CPU.
 #pragma once
 
+#include <cstdlib>
 #include <stdexcept>
 #include <string>
 
@@ -22,6 +23,10 @@ void launch_together(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_
 template <class... Parameters>
 int clusters_at_once(void (*)(Parameters...), dim3, size_t, int cluster_size) {
     return cluster_size > 16 ? 0 : 2;
+}
+template <class... Parameters>
+int most_threads(void (*)(Parameters...)) {
+    return 1024;
 }
 #else
 inline void check_cuda(cudaError_t status, const char* what) {
@@ -94,4 +99,34 @@ int clusters_at_once(void (*kernel)(Parameters...), dim3 block, size_t shared_by
     }
     return count;
 }
+
+/// Threads that a block of this kernel may have.
+template <class... Parameters>
+int most_threads(void (*kernel)(Parameters...)) {
+    cudaFuncAttributes compiled;
+    check_cuda(cudaFuncGetAttributes(&compiled, reinterpret_cast<const void*>(kernel)), "a property of a kernel");
+    return compiled.maxThreadsPerBlock;
+}
 #endif
+
+/// What the chip has room and instructions for.
+struct Limits {
+    int shared_bytes;  // of a block
+    int capability;    // 90: sm_90
+
+    /// Whether 16-bit products go by wgmma: on sm_90, where this build has code for it (sm_90a; `kernel`, any that uses
+    /// it, then takes more than 32 threads). AUDIOGEN_TENSOR_CORES: auto; mma, to compare; wgmma, an error where it is
+    /// not to be had.
+    template <class... Parameters>
+    bool warpgroups(void (*kernel)(Parameters...)) const {
+        const char* set = std::getenv("AUDIOGEN_TENSOR_CORES");
+        const std::string wish = set ? set : "auto";
+        if (wish == "mma") return false;
+        if (wish != "auto" && wish != "wgmma")
+            throw std::runtime_error("AUDIOGEN_TENSOR_CORES=" + wish + ": one of auto, mma, wgmma is needed");
+        const bool there = capability == 90 && most_threads(kernel) > 32;
+        if (wish == "wgmma" && !there)
+            throw std::runtime_error("AUDIOGEN_TENSOR_CORES=wgmma: needs sm_90 and kernels built for sm_90a");
+        return there;
+    }
+};

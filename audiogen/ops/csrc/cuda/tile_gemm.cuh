@@ -1,4 +1,9 @@
-// The main loop that the dilated convolutions share: a tile of rows (time steps) times weights, on tensor cores.
+// The main loop that the dilated convolutions share: a tile of rows (time steps) times weights, on tensor cores; here
+// with mma.sync, for every chip and type. warpgroup_tile.cuh has the same with wgmma. A kernel takes either as `Gemm`:
+//
+//   Sums                     a thread's sums, [group][8 columns each][4]; `run` adds to them, `each_pack` hands them out
+//   row_of, column_of_group  where a group of sums lies in the tile
+//   resident...              how rows of A that a kernel makes itself (h) lie in shared memory
 //
 //   sums[row][column] += sum over segments s, over k:  a_s[first_row + row + offset_s][k] * b_s[column][k]
 //
@@ -24,6 +29,8 @@
 namespace audiogen {
 
 constexpr int kThreads = 256, kWarpsM = 4, kWarpsN = 2, kChunkBytes = 128, kStages = 2;
+
+__host__ __device__ constexpr int divide_up(int64_t a, int64_t b) { return static_cast<int>((a + b - 1) / b); }
 
 template <class T>
 struct Segment {
@@ -96,40 +103,105 @@ __device__ __forceinline__ void clear(float (&sums)[MI][NI][4]) {
             for (int i = 0; i < 4; ++i) sums[mi][ni][i] = 0.0f;
 }
 
+/// Copy a chunk of one segment into a stage: M rows of `a` (unless they lie in shared memory already) and kColumns of
+/// `b`.
+template <class T, int M, int kColumns, class Column>
+__device__ __forceinline__ void load_stage(unsigned char* stage, const Segment<T>& segment, int k, int first_row,
+                                           int rows, bool with_a, Column column) {
+    constexpr int kPieces = kChunkBytes / 16, V = 16 / sizeof(T);
+    const int thread = threadIdx.x;
+    if (with_a) {
+        for (int at = thread; at < M * kPieces; at += kThreads) {
+            const int row = at / kPieces, piece = at % kPieces, source = first_row + row + segment.offset;
+            const bool valid = source >= 0 && source < rows && k + piece * V < segment.depth;
+            copy_async_16(swizzled(stage, row, piece),
+                          valid ? segment.a + source * segment.a_stride + k + piece * V : segment.a, valid);
+        }
+    }
+    for (int at = thread; at < kColumns * kPieces; at += kThreads) {
+        const int place = at / kPieces, piece = at % kPieces;
+        const T* source = column(segment, column_of<T>(place));
+        const bool valid = source != nullptr && k + piece * V < segment.depth;
+        copy_async_16(swizzled(stage + M * kChunkBytes, place, piece), valid ? source + k + piece * V : segment.a,
+                      valid);
+    }
+}
+
+/// The chunks of all segments, one after the other.
+template <class T>
+struct Chunks {
+    const Segment<T>* segments;
+    int count, segment = 0, k = 0;
+
+    __device__ __forceinline__ Chunks(const Segment<T>* segments_, int count_) : segments(segments_), count(count_) {
+        skip_empty();
+    }
+    __device__ __forceinline__ bool any() const { return segment < count; }
+    __device__ __forceinline__ int depth() const { return segments[segment].depth - k; }
+    __device__ __forceinline__ void advance() {
+        k += kChunkBytes / sizeof(T);
+        if (k < segments[segment].depth) return;
+        k = 0, ++segment;
+        skip_empty();
+    }
+
+   private:
+    __device__ __forceinline__ void skip_empty() {
+        while (segment < count && segments[segment].depth == 0) ++segment;
+    }
+};
+
+/// For every row and every pack of columns that this thread holds: use(row, column, float (&values)[V]).
+template <class Gemm, class Use>
+__device__ __forceinline__ void each_pack_of(typename Gemm::Sums& sums, Use use) {
+    constexpr int V = Gemm::V;
+#pragma unroll
+    for (int group = 0; group < Gemm::kGroups; ++group)
+#pragma unroll
+        for (int upper = 0; upper < 2; ++upper)
+#pragma unroll
+            for (int pack = 0; pack < Gemm::kPacks; ++pack) {
+                float values[V];
+#pragma unroll
+                for (int i = 0; i < V; ++i) values[i] = sums[group][pack * (V / 2) + i / 2][2 * upper + i % 2];
+                use(Gemm::row_of(group) + 8 * upper,
+                    Gemm::column_of_group(group) + pack * 4 * V + static_cast<int>(threadIdx.x) % 4 * V, values);
+            }
+}
+
 template <class T, int M, int NI>
 struct TileGemm {
-    static constexpr int MI = M / (16 * kWarpsM), kColumns = 8 * NI * kWarpsN, kChunk = kChunkBytes / sizeof(T);
-    static constexpr int kStageBytes = (M + kColumns) * kChunkBytes, kPieces = 8;
+    using Element = T;
+    static constexpr bool kCompiled = true;  // has code on every chip
+    static constexpr int kRows = M, kMinBlocks = 1, kBound = kThreads;
+    static constexpr int MI = M / (16 * kWarpsM), kGroups = MI, kColumns = 8 * NI * kWarpsN,
+                         kChunk = kChunkBytes / sizeof(T);
+    static constexpr int kStageBytes = (M + kColumns) * kChunkBytes, kSharedBytes = kStages * kStageBytes;
     static constexpr int V = 16 / sizeof(T), kPacks = NI * 2 / V;  // packs of 16 bytes of a thread, per row
     static_assert(NI % 4 == 0, "a warp's columns are whole groups");
+    using Sums = float[MI][NI][4];
+    using Narrow = TileGemm<T, M, NI / 2>;
 
-    /// Copy a chunk of one segment: rows of `a` (unless it lies in shared memory already) and of `b`.
-    template <class Column>
-    static __device__ __forceinline__ void load(unsigned char* stage, const Segment<T>& segment, int k, int first_row,
-                                                int rows, bool with_a, Column column) {
-        const int thread = threadIdx.x;
-        if (with_a) {
-            for (int at = thread; at < M * kPieces; at += kThreads) {
-                const int row = at / kPieces, piece = at % kPieces, source = first_row + row + segment.offset;
-                const bool valid = source >= 0 && source < rows && k + piece * V < segment.depth;
-                copy_async_16(swizzled(stage, row, piece),
-                              valid ? segment.a + source * segment.a_stride + k + piece * V : segment.a, valid);
-            }
-        }
-        for (int at = thread; at < kColumns * kPieces; at += kThreads) {
-            const int place = at / kPieces, piece = at % kPieces;
-            const T* source = column(segment, column_of<T>(place));
-            const bool valid = source != nullptr && k + piece * V < segment.depth;
-            copy_async_16(swizzled(stage + M * kChunkBytes, place, piece), valid ? source + k + piece * V : segment.a,
-                          valid);
-        }
+    static __device__ __forceinline__ int row_of(int group) {
+        return (threadIdx.x / 32 % kWarpsM * MI + group) * 16 + threadIdx.x % 32 / 4;
+    }
+    static __device__ __forceinline__ int column_of_group(int) { return threadIdx.x / 32 / kWarpsM * 8 * NI; }
+
+    // Rows of a resident A: whole steps of K, and an odd number of 16-byte pieces against bank conflicts.
+    static constexpr int kWhole = 2 * V;  // its rows are complete up to a multiple of this
+    static __host__ __device__ constexpr int resident_stride(int depth) {
+        return (divide_up(depth, kWhole) * 2 | 1) * 16;
+    }
+    static __host__ __device__ constexpr int resident_bytes(int depth) { return M * resident_stride(depth); }
+    static __device__ __forceinline__ T* resident_pack(unsigned char* resident, int depth, int row, int k) {
+        return reinterpret_cast<T*>(resident + row * resident_stride(depth)) + k;
     }
 
     /// The product of what lies in a stage; `resident`: A comes from rows of `resident_stride` bytes instead, at k.
-    static __device__ __forceinline__ void compute(float (&sums)[MI][NI][4], unsigned char* stage, int depth,
+    static __device__ __forceinline__ void compute(Sums& sums, unsigned char* stage, int depth,
                                                    unsigned char* resident, int resident_stride) {
         const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, wm = warp % kWarpsM, wn = warp / kWarpsM;
-        const int steps = (min_of(depth, kChunk) + 2 * V - 1) / (2 * V);
+        const int steps = divide_up(depth < kChunk ? depth : kChunk, 2 * V);
         for (int step = 0; step < steps; ++step) {
             uint32_t a[MI][4], b[NI / 2][4];
 #pragma unroll
@@ -147,62 +219,36 @@ struct TileGemm {
         }
     }
 
-    static __host__ __device__ __forceinline__ int min_of(int a, int b) { return a < b ? a : b; }
-
     /// The whole loop. column(segment, n) -> where column n of the tile has its K values, or nullptr (zeros).
-    /// `resident`: see compute; its rows must be complete and its pieces beyond the depth zero up to a whole step. Ends
-    /// with all threads done reading.
+    /// `resident`: A, `depth` wide, of the only segment. Ends with all threads done reading.
     template <class Column>
-    static __device__ __forceinline__ void run(float (&sums)[MI][NI][4], unsigned char* stages,
-                                               const Segment<T>* segments, int count, int first_row, int rows,
-                                               Column column, unsigned char* resident = nullptr,
-                                               int resident_stride = 0) {
-        int next = 0, next_k = 0;  // the chunk to load
-        while (next < count && segments[next].depth == 0) ++next;
+    static __device__ __forceinline__ void run(Sums& sums, unsigned char* stages, const Segment<T>* segments, int count,
+                                               int first_row, int rows, Column column,
+                                               unsigned char* resident = nullptr) {
+        Chunks<T> next(segments, count), now(segments, count);
         auto issue = [&](int stage) {
-            if (next < count) {
-                load(stages + stage * kStageBytes, segments[next], next_k, first_row, rows, resident == nullptr,
-                     column);
-                next_k += kChunk;
-                if (next_k >= segments[next].depth) {
-                    next_k = 0;
-                    do ++next;
-                    while (next < count && segments[next].depth == 0);
-                }
+            if (next.any()) {
+                load_stage<T, M, kColumns>(stages + stage * kStageBytes, segments[next.segment], next.k, first_row,
+                                           rows, resident == nullptr, column);
+                next.advance();
             }
             copy_async_commit();
         };
         issue(0);
-        int stage = 0;
-        for (int segment = 0; segment < count; ++segment) {
-            for (int k = 0; k < segments[segment].depth; k += kChunk) {
-                copy_async_wait<0>();
-                __syncthreads();  // this chunk is here for all, and all have read the one before
-                issue(stage ^ 1);
-                compute(sums, stages + stage * kStageBytes, segments[segment].depth - k,
-                        resident ? resident + k * sizeof(T) : nullptr, resident_stride);
-                stage ^= 1;
-            }
+        for (int stage = 0; now.any(); now.advance(), stage ^= 1) {
+            copy_async_wait<0>();
+            __syncthreads();  // this chunk is here for all, and all have read the one before
+            issue(stage ^ 1);
+            compute(sums, stages + stage * kStageBytes, now.depth(),
+                    resident ? resident + now.k * sizeof(T) : nullptr, resident_stride(segments[0].depth));
         }
         copy_async_wait<0>();
         __syncthreads();
     }
 
-    /// For every row and every pack of columns that this thread holds: use(row, column, float (&values)[V]).
     template <class Use>
-    static __device__ __forceinline__ void each_pack(float (&sums)[MI][NI][4], Use use) {
-        const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, wm = warp % kWarpsM, wn = warp / kWarpsM;
-#pragma unroll
-        for (int mi = 0; mi < MI; ++mi)
-#pragma unroll
-            for (int upper = 0; upper < 2; ++upper)
-#pragma unroll
-                for (int pack = 0; pack < kPacks; ++pack) {
-                    float values[V];
-#pragma unroll
-                    for (int i = 0; i < V; ++i) values[i] = sums[mi][pack * (V / 2) + i / 2][2 * upper + i % 2];
-                    use((wm * MI + mi) * 16 + 8 * upper + lane / 4, wn * 8 * NI + pack * 4 * V + lane % 4 * V, values);
-                }
+    static __device__ __forceinline__ void each_pack(Sums& sums, Use use) {
+        each_pack_of<TileGemm>(sums, use);
     }
 };
 

@@ -64,6 +64,7 @@ class OnDeviceOf {
     }
 #endif
     cudaStream_t stream() const { return stream_; }
+    Limits limits() const { return {shared_limit(), capability()}; }
 
    private:
     cudaStream_t stream_ = nullptr;
