@@ -33,6 +33,9 @@ DEFAULT = "lstm"
 # name that fits counts.
 ROWS: dict[str, tuple[dict[str, Any], int]] = {
     "": (dict(steps=10_000, learning_rate=2e-3), 256),
+    "transformer": (dict(steps=10_000, learning_rate=1.5e-3, betas=(0.9, 0.98)), 256),
+    "music_transformer": (dict(steps=10_000, learning_rate=1.5e-3, betas=(0.9, 0.98)), 256),
+    "reformer": (dict(steps=10_000, learning_rate=1.5e-3, betas=(0.9, 0.98)), 256),
 }
 
 

@@ -27,15 +27,19 @@ LEARNED = [name for name in table("composer") if issubclass(resolve("composer", 
 # Each configuration that a family names is a model of its own; a family that names none is one as it is.
 PRESETS = [name for family in LEARNED for name in resolve("composer", family).presets or (family,)]
 # Fields that make a model small, whatever its family calls its sizes.
-SMALL = {"embedding": 16, "width": 32, "layers": 2, "heads": 2}
+SMALL = {"embedding": 16, "width": 32, "layers": 2, "heads": 2, "memory": 11, "chunk": 7}
 
 
 def small_config(name: str):
     family, config = presets()[name]
+    if hasattr(config, "network"):
+        config = dataclasses.replace(config, network=shrunk(config.network))
+    return family, dataclasses.replace(shrunk(config), styles=("waltz", "folk"))
+
+
+def shrunk(config):
     known = {field.name for field in dataclasses.fields(config)}
-    return family, dataclasses.replace(
-        config, styles=("waltz", "folk"), **{key: value for key, value in SMALL.items() if key in known}
-    )
+    return dataclasses.replace(config, **{key: value for key, value in SMALL.items() if key in known})
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 TABLE = {
     "rules": "audiogen.composers.rules:RuleComposer",
     "recurrent": "audiogen.composers.recurrent:RecurrentComposer",
+    "seq2seq": "audiogen.composers.seq2seq:Seq2SeqComposer",
+    "transformer": "audiogen.composers.transformer:TransformerComposer",
 }
 PRETRAINED = Path(__file__).parents[1] / "pretrained" / "composers"
 

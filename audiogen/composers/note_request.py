@@ -203,11 +203,15 @@ def _bars(seconds: float, metre: str, bpm: float) -> int:
 
 
 def _to_the_end(sheet: Sheet) -> Sheet:
-    """What begins last, in the last bar, lasts to the end of the bar, so that the whole time asked for is filled."""
+    """What begins last, in the last bar, lasts to the end of the bar, so that the whole time asked for is filled;
+    nothing lasts longer (a drum hit on the last step would)."""
     end = sheet.bars * sheet.bar_steps
     last = max((note.step for note in sheet.notes), default=0)
-    notes = [note._replace(steps=end - note.step) if note.step == last and last >= end - sheet.bar_steps else note
-             for note in sheet.notes]
+    notes = [
+        note._replace(steps=end - note.step if note.step == last >= end - sheet.bar_steps
+                      else min(note.steps, end - note.step))
+        for note in sheet.notes
+    ]
     return replace(sheet, notes=tuple(notes))
 
 
