@@ -225,7 +225,7 @@ class Engine:
         voices = self.render(voices, seed=seed) if self.generator.model.makes == "mel" else voices.float().cpu()
         made_by = {
             "audiogen": audiogen.__version__,
-            "prompt": _prompt_values(prompt),
+            "prompt": prompt_values(prompt),
             "seed": seed,
             "sampling": to_dict(sampling),
             "checkpoint": self.hashes,
@@ -241,6 +241,11 @@ class Engine:
 
     def again(self, made_by: dict[str, Any]) -> Audio:
         """The clip that `made_by` describes, once more: the same samples on the same machine and torch."""
+        if "edit" in made_by:
+            raise UserError(
+                "the clip was made from another file, which is not in it: run audiogen edit or extend on that file "
+                f"again, with --seed {made_by['seed']}"
+            )
         if made_by.get("checkpoint") != self.hashes:
             raise UserError(
                 f"the clip was made by the checkpoint {made_by.get('checkpoint')}, this one is {self.hashes}: "
@@ -270,9 +275,17 @@ class Engine:
 
     @torch.inference_mode()
     def _sample(self, prompt: Prompt, parts: list[Part], seed: int, sampling: Any) -> Tensor:
-        """-> what the generator makes: mel (parts, n_mels, frames), or audio (parts, 1, frames * hop_length)."""
-        seconds = check_seconds(prompt.seconds)
-        frames = max(1, math.ceil(seconds * self.mel.frame_rate))
+        frames = max(1, math.ceil(check_seconds(prompt.seconds) * self.mel.frame_rate))
+        return self.sample(prompt, parts, frames, seed=seed, sampling=sampling)
+
+    def sample(
+        self, prompt: Prompt, parts: list[Part], frames: int, *, seed: int, sampling: Any, **more: Any
+    ) -> Tensor:
+        """-> what the generator makes: mel (parts, n_mels, frames), or audio (parts, 1, frames * hop_length).
+
+        `more`: what only some families take, such as `known`. Gradients are on, where the caller has not switched them
+        off.
+        """
         aligned = torch.stack([piano_roll(part.score, frames, frame_rate=self.mel.frame_rate) for part in parts])
         vector = torch.stack([self.vocabulary.vector(part.weights) for part in parts])
         negative = None
@@ -281,7 +294,9 @@ class Engine:
             negative = self.vocabulary.vector(unwanted.weights).expand_as(vector).to(self.device)
         condition = Condition(vector=vector.to(self.device), aligned=aligned.to(self.device))
         rng = SampleRng(seed, ids=range(len(parts)), stream="mel")
-        return self.generator.model.sample(condition, frames, rng=rng, sampling=sampling, negative=negative)
+        return self.generator.model.sample(
+            condition, frames, rng=rng, sampling=sampling, negative=negative, **more
+        )
 
     def render(self, mel: Tensor, *, seed: int = 0) -> Tensor:
         """mel (parts, n_mels, frames) -> audio (parts, 1, time) on the CPU."""
@@ -373,7 +388,7 @@ def _prompt(prompt: Prompt | str) -> Prompt:
     return prompt
 
 
-def _prompt_values(prompt: Prompt) -> dict[str, Any]:
+def prompt_values(prompt: Prompt) -> dict[str, Any]:
     """The prompt as JSON values, its score note by note: the clip can be made again without the MIDI file."""
     values = {f.name: getattr(prompt, f.name) for f in dataclasses.fields(prompt) if f.name != "score"}
     values["styles"] = [list(pair) for pair in prompt.styles]

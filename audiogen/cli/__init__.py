@@ -35,7 +35,10 @@ class Verb(NamedTuple):
 VERBS = {
     "generate": Verb("audiogen.cli.generate:Generate", "make clips from prompts"),
     "again": Verb("audiogen.cli.again:Again", "make a clip again from what is written inside it"),
+    "edit": Verb("audiogen.cli.edit:Edit", "a part of a recording made anew"),
+    "extend": Verb("audiogen.cli.edit:Extend", "a recording that goes on after its end, or begins earlier"),
     "vocode": Verb("audiogen.cli.vocode:Vocode", "audio or mel spectrograms through the vocoder"),
+    "mix": Verb("audiogen.cli.mix:Mix", "a sound between two sounds, by an autoencoder's latents"),
     "convert": Verb("audiogen.cli.convert:Convert", "a vocoder as its authors published it -> a checkpoint"),
     "export": Verb("audiogen.cli.export:Export", "a vocoder as ONNX or as a torch.export program"),
     "compose": Verb("audiogen.cli.compose:Compose", "write the score of a prompt as MIDI"),

@@ -27,6 +27,7 @@ from audiogen.core.interfaces import Batch, Condition
 from audiogen.core.mel_format import MelFormat
 from audiogen.core.rng import SampleRng
 from audiogen.generators.harmonics import HarmonicLines
+from audiogen.generators.inpainting import Known, begin, keeping
 from audiogen.generators.mel_model import MelModel, frame_mask, masked_mean
 from audiogen.generators.networks import network_class
 from audiogen.generators.networks.dit import DiTConfig
@@ -189,8 +190,10 @@ class MelDiffusion(MelModel):
         rng: SampleRng,
         sampling: Sampling | None = None,
         negative: Tensor | None = None,
+        known: Known | None = None,
     ) -> Tensor:
-        """-> mel (batch, n_mels, frames). `negative` (batch, vector_dim): the style to be guided away from."""
+        """-> mel (batch, n_mels, frames). `negative` (batch, vector_dim): the style to be guided away from. `known`:
+        what is there already; it comes back as it is, and the rest is made to go with it."""
         sampling = sampling or self.config.sampling
         condition = self.complete(condition, len(rng), frames)
         like = self.mel_mean.new_zeros(len(rng), self.config.mel.n_mels, frames)
@@ -207,10 +210,18 @@ class MelDiffusion(MelModel):
         played = condition.aligned.any(dim=2).any(dim=1)  # (batch,)
         temperature = torch.where(played, sampling.temperature, sampling.texture_temperature)[:, None, None]
         start = temperature * sigmas[0] * rng.fork("start").randn(*like.shape[1:], device=like.device)
+        if known is not None:
+            there = self.standardise(known.check(tuple(like.shape)).mel.to(like))
+            if coarse is not None:  # as in training, what the coarse model got badly wrong must not outweigh the rest
+                there = _whiten(there, coarse).clamp(-WHITE, WHITE)
+            fixed = known.mask[:, None].to(like.device)
+            start, sigmas = begin(there, fixed, start, sigmas, known.strength)
+            denoise = keeping(denoise, there, fixed, bound=WHITE if coarse is not None else math.inf)
         x = find_sampler(sampling.sampler)(denoise, start, sigmas, rng=rng.fork("sampler"))
         if coarse is not None:
             x = coarse.mean + math.sqrt(2) * torch.exp(coarse.log_spread) * x
-        return self.mel_from(x)
+        mel = self.mel_from(x)
+        return mel if known is None else torch.where(fixed, known.mel.to(mel), mel)
 
     def _guided(self, condition: Condition, without: Condition, coarse: Coarse | None, sampling: Sampling):
         """A denoiser with classifier-free guidance, both halves evaluated as one batch."""

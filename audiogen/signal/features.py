@@ -74,6 +74,21 @@ def estimate_tempo(
     return float(bpm[best]), float(np.clip(fit[best], 0.0, 1.0))
 
 
+def beat_offset(audio: np.ndarray | Tensor, sample_rate: int, bpm: float) -> float:
+    """Seconds from the start to the first beat of an even pulse of `bpm`, 0 <= offset < 60 / bpm: where notes begin.
+
+    The pulse is laid over the onset strength at every place within a beat; the best fit counts. 0.0 for silence.
+    """
+    envelope = onset_strength(audio, sample_rate)
+    beat = 60.0 / bpm * RATE / TEMPO_HOP  # in envelope values
+    offsets = np.arange(0.0, beat)
+    places = np.arange(len(envelope))
+    fits = [float(np.interp(np.arange(offset, len(envelope), beat), places, envelope).mean()) for offset in offsets]
+    if not fits or max(fits) <= 0.0:
+        return 0.0
+    return float(offsets[int(np.argmax(fits))] * TEMPO_HOP / RATE)
+
+
 def chroma(audio: np.ndarray | Tensor, sample_rate: int) -> np.ndarray:
     """-> (12, frames): energy of the pitch classes C, C#, ... B, by a constant-Q transform tuned to the clip.
 
