@@ -5,5 +5,6 @@ TABLE = {
     "diffusion": "audiogen.generators.diffusion:MelDiffusion",
     "latent_diffusion": "audiogen.generators.latent_diffusion:LatentDiffusion",
     "recurrent": "audiogen.generators.recurrent:RecurrentMel",
+    "seq2seq": "audiogen.generators.seq2seq:Seq2SeqMel",
     "gan": "audiogen.generators.gan:GANMel",
 }
