@@ -112,13 +112,16 @@ def pickup_steps(sheet: Sheet) -> int:
     """How long the music before the first bar line is, guessed from where the weight falls: 0 for a full first bar.
 
     A MIDI file does not say it. Every shift by half a quarter is tried; the weight of a bar line is how long the notes
-    last that begin on it, those of the bass twice. Another shift than 0 must weigh a quarter more, for most pieces have
-    no pickup.
+    last that begin on it, those of the bass that lie below its mean twice. Another shift than 0 must weigh a quarter
+    more, for most pieces have no pickup.
     """
     width = sheet.bar_steps
+    bass = [note.pitch for note in sheet.notes if note.part == BASS]
+    low = sum(bass) / max(len(bass), 1)
     weights = [0.0] * width
     for note in sheet.notes:
-        weights[note.step % width] += min(note.steps, width) * (2 if note.part == BASS else 1)
+        deep = note.part == BASS and note.pitch < low
+        weights[note.step % width] += min(note.steps, width) * (2 if deep else 1)
     shifts = [step for step in range(0, width, STEPS // 2) if weights[step] > 0]
     best = max(shifts, key=lambda step: weights[step], default=0)
     return best if weights[best] > 1.25 * weights[0] else 0
