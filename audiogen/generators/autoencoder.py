@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -36,7 +35,19 @@ from audiogen.core.mel_format import MelFormat
 from audiogen.core.rng import SampleRng
 from audiogen.generators.condition_network import LineStrength
 from audiogen.generators.harmonics import HarmonicLines
-from audiogen.generators.latents import LIKELIHOODS, Gaussian, edges, gaussian_kl, mmd, negative_log_likelihood, slerp
+from audiogen.generators.latents import (
+    LIKELIHOODS,
+    Gaussian,
+    Levels,
+    bounded,
+    cosines,
+    edges,
+    gaussian_kl,
+    levels,
+    mmd,
+    negative_log_likelihood,
+    slerp,
+)
 from audiogen.generators.mel_model import MelModel, masked_mean
 from audiogen.generators.networks.unet import ResidualBlock
 from audiogen.nn.noise_and_style import NoiseAndStyle
@@ -73,8 +84,8 @@ class Sampling:
 @dataclass(frozen=True)
 class AutoencoderConfig:
     mel: MelFormat = MelFormat()
-    latent_dim: int = 32
-    widths: tuple[int, ...] = (96, 128, 160, 176)
+    latent_dim: int = 64
+    widths: tuple[int, ...] = (96, 128, 160, 160)
     """Channels at the full frame rate, at half of it, and so on: 4 levels compress time by 8."""
     blocks: int = 1
     """Residual blocks of each level, in the encoder (but at the full rate) and in the decoder."""
@@ -107,6 +118,9 @@ class AutoencoderConfig:
         if self.latent_dim < 1 or len(self.widths) < 2 or self.blocks < 1:
             raise UserError(f"autoencoder: latent_dim={self.latent_dim} and blocks={self.blocks} must be at least 1, "
                             f"widths={self.widths} two levels at least")
+        if self.latent_dim > self.mel.n_mels * self.rate:
+            raise UserError(f"autoencoder: latent_dim={self.latent_dim} is more than the "
+                            f"{self.mel.n_mels * self.rate} mel values of a latent frame")
         if self.likelihood not in LIKELIHOODS:
             raise UserError(f"autoencoder: likelihood={self.likelihood!r} must be 'laplace' or 'gaussian'")
         if not self.gaussian and (self.kl or self.free_bits):
@@ -121,27 +135,6 @@ class AutoencoderConfig:
 # ---------------------------------------------------------------------- networks
 
 
-class Levels(NamedTuple):
-    """Frames and masks (batch, 1, frames) or None of every rate, the full one first."""
-
-    frames: tuple[int, ...]
-    masks: tuple[Tensor | None, ...]
-
-
-def levels(frames: int, count: int, lengths: Tensor | None = None) -> Levels:
-    """Each level has half the frames of the one above, rounded up. `lengths` (batch,): real frames of every sample."""
-    sizes, masks = [], []
-    for _ in range(count):
-        sizes.append(frames)
-        if lengths is None:
-            masks.append(None)
-        else:
-            masks.append((torch.arange(frames, device=lengths.device) < lengths[:, None]).unsqueeze(1).float())
-            lengths = (lengths + 1) // 2
-        frames = (frames + 1) // 2
-    return Levels(tuple(sizes), tuple(masks))
-
-
 def through(blocks: nn.ModuleList, x: Tensor, modulation: Tensor, mask: Tensor | None) -> Tensor:
     for block in blocks:
         x = kept(block(x, modulation, mask), mask)
@@ -153,7 +146,11 @@ def kept(x: Tensor, mask: Tensor | None) -> Tensor:
 
 
 class Encoder(nn.Module):
-    """mel in deviations (batch, n_mels, frames) -> (batch, channels, latent frames)."""
+    """mel in deviations (batch, n_mels, frames) -> (batch, channels, latent frames), the first latent_dim being codes.
+
+    It starts as a linear map, the largest cosine terms of each latent frame's patch (`cosines`), and the decoder as
+    the way back: from the first step on, latents tell something, and there is no reason to learn to ignore them.
+    """
 
     def __init__(self, config: AutoencoderConfig, channels: int) -> None:
         super().__init__()
@@ -167,13 +164,22 @@ class Encoder(nn.Module):
             nn.ModuleList(ResidualBlock(width, width, 3, 1) for _ in range(config.blocks)) for width in widths[1:]
         )
         self.out = nn.Conv1d(widths[-1], channels, 1)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+        self.straight = nn.Conv1d(config.mel.n_mels, config.latent_dim, config.rate, stride=config.rate, bias=False)
+        with torch.no_grad():
+            terms, size = cosines(config.mel.n_mels, config.rate, config.latent_dim)
+            self.straight.weight.copy_(terms / size[:, None, None])
 
     def forward(self, x: Tensor, at: Levels) -> Tensor:
         one = x.new_ones(x.shape[0], 1)
-        x = kept(self.before(kept(x, at.masks[0])), at.masks[0])
+        x = kept(x, at.masks[0])
+        straight = self.straight(F.pad(x, (0, -x.shape[2] % self.straight.stride[0])))
+        x = kept(self.before(x), at.masks[0])
         for down, blocks, mask in zip(self.down, self.blocks, at.masks[1:], strict=True):
             x = through(blocks, kept(down(F.silu(x)), mask), one, mask)
-        return self.out(F.silu(x))
+        out = self.out(F.silu(x))
+        return out + F.pad(straight, (0, 0, 0, out.shape[1] - straight.shape[1]))
 
 
 class Notes(nn.Module):
@@ -194,7 +200,7 @@ class Prior(nn.Module):
 
     def __init__(self, config: AutoencoderConfig, notes: int) -> None:
         super().__init__()
-        low, width = config.widths[0], config.widths[-2]
+        low, width = config.widths[0] // 2, config.widths[-1]
         self.rate = config.rate
         self.before = nn.Conv1d(notes, low, 1, bias=False)
         self.down = nn.Conv1d(low, width, self.rate, stride=self.rate)  # sees where in a latent frame a note begins
@@ -230,6 +236,12 @@ class Decoder(nn.Module):
         )
         self.notes = nn.Conv1d(notes.dim, widths[-1], 1, bias=False)  # so that no score adds nothing
         self.out = nn.Conv1d(widths[-1], 2 * n_mels, 3, padding=1)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+        self.straight = nn.ConvTranspose1d(config.latent_dim, n_mels, config.rate, stride=config.rate, bias=False)
+        with torch.no_grad():
+            terms, size = cosines(n_mels, config.rate, config.latent_dim)
+            self.straight.weight.copy_(terms * size[:, None, None])
         self.strength = LineStrength(config.vector_dim, notes.dim_lines) if notes.dim_lines else None
 
     def forward(self, z: Tensor, notes: Tensor, vector: Tensor, at: Levels) -> tuple[Tensor, Tensor]:
@@ -243,15 +255,11 @@ class Decoder(nn.Module):
                 x = x + self.notes(kept(notes, mask))
             x = through(blocks, x, style, mask)
         mean, log_spread = self.out(F.silu(x)).chunk(2, dim=1)
+        mean = mean + self.straight(z)[..., : at.frames[0]]
         if self.strength is not None:
             mean = mean + self.strength(notes[:, -self.strength.out_features :], vector)
         low, high = LOG_SPREAD
         return mean, low + (high - low) * torch.sigmoid(log_spread)  # soft: the gradient never dies at the ends
-
-
-def bounded(x: Tensor, most: float) -> Tensor:
-    """x near 0, never beyond -most..most."""
-    return most * torch.tanh(x / most)
 
 
 # ---------------------------------------------------------------------- the model
@@ -286,8 +294,9 @@ class Autoencoder(MelModel):
 
         The prior learns from codes as they are, at full rate whatever the weight of the KL is; at a weight of 1 its
         gradient and that of the encoder together are the gradient of the ELBO. "fit" is -log p of a plain code.
-        "active": latent dimensions whose posterior mean varies (by more than 0.01; Burda et al. 2016); "kl/NN": nats a
-        latent frame of each dimension. Where those go to 0 the posterior has collapsed: the latents say nothing.
+        "active": latent dimensions whose posterior mean varies (by more than 0.01; Burda et al. 2016); "kl_high",
+        "kl_median", "kl_low": nats a latent frame of the dimensions at 90, 50 and 10 %. Where all go to 0 the posterior
+        has collapsed: the latents say nothing. `usage` tells it dimension by dimension.
         """
         config = self.config
         x0 = self.standardise(batch.mel)
@@ -318,7 +327,8 @@ class Autoencoder(MelModel):
             kl = by_dimension(gaussian_kl(posterior, prior.detach()))
             losses["kl"] = kl.sum().detach()
             losses["elbo"] = -(losses["nll"] + losses["kl"]).detach()
-            losses |= {f"kl/{i:02d}": value for i, value in enumerate((kl / nats).detach())}
+            most, median, least = torch.quantile((kl / nats).detach(), kl.new_tensor([0.9, 0.5, 0.1]))
+            losses |= {"kl_high": most, "kl_median": median, "kl_low": least}
             fit = by_dimension(gaussian_kl(posterior.detach(), prior)).sum()
             weight = config.kl * min(1.0, (rng.step + 1) / max(1, config.warmup))
             losses["loss"] = losses["nll"] + weight * kl.clamp(min=config.free_bits * nats).sum() + fit - fit.detach()
@@ -355,6 +365,18 @@ class Autoencoder(MelModel):
         moved = (self.latent_mean[:, 0] - before).square()
         variance = torch.lerp(self.latent_std[:, 0].square(), spread, weight) - moved
         self.latent_std[:, 0] = variance.clamp(min=1e-6).sqrt()
+
+    @torch.no_grad()
+    def usage(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """What each latent dimension is used for, (latent_dim,) each: KL from the prior in nats a latent frame (nan for
+        plain codes, which have none), and the variance of the posterior mean."""
+        q, mask = self.posterior(batch.mel, batch.lengths), levels(
+            batch.mel.shape[2], len(self.config.widths), batch.lengths
+        ).masks[-1]
+        frames = batch.mel.shape[2]
+        p = self.prior_of(self.complete(batch.condition, len(batch.mel), frames), frames, batch.lengths)
+        kl = gaussian_kl(q, p) if self.config.gaussian else torch.full_like(q.mean, math.nan)
+        return (kl * mask).sum(dim=(0, 2)) / mask.sum().clamp(min=1), self._variance(q.mean, mask)
 
     # ------------------------------------------------------------------ between mels and latents
 
@@ -444,7 +466,7 @@ class Autoencoder(MelModel):
         if not self.config.gaussian:
             return Gaussian(out, torch.full_like(out, -math.inf))
         mean, log_std = out.chunk(2, dim=1)
-        return Gaussian(mean, bounded(log_std, 6.0))
+        return Gaussian(mean, bounded(log_std - 2.0, 6.0))  # sharp at first: codes are told before they are made cheap
 
     def draw(self, q: Gaussian, rng: SampleRng) -> Tensor:
         """z from q(z | mel), or its mean where that is a point."""

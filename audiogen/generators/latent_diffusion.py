@@ -29,8 +29,8 @@ from audiogen.core.errors import UserError
 from audiogen.core.interfaces import Batch, Condition
 from audiogen.core.mel_format import MelFormat
 from audiogen.core.rng import SampleRng
-from audiogen.generators.autoencoder import Autoencoder, AutoencoderConfig, levels
-from audiogen.generators.latents import Gaussian
+from audiogen.generators.autoencoder import Autoencoder, AutoencoderConfig
+from audiogen.generators.latents import Gaussian, levels
 from audiogen.generators.mel_model import MelModel, masked_mean
 from audiogen.generators.networks import network_class
 from audiogen.generators.networks.dit import DiTConfig

@@ -1,4 +1,4 @@
-"""Pure functions of latents: distances between distributions, the way from one latent to another, sharpness."""
+"""What autoencoders are made of, as pure functions: likelihoods and distances, ways between latents, cosine terms."""
 
 from __future__ import annotations
 
@@ -77,3 +77,49 @@ def edges(x: Tensor, y: Tensor, mask: Tensor) -> Tensor:
     difference = x - y
     both = mask[..., 1:] * mask[..., :-1]
     return masked_mean(difference.diff(dim=2).abs(), both) + masked_mean(difference.diff(dim=1).abs(), mask)
+
+
+def bounded(x: Tensor, most: float) -> Tensor:
+    """x near 0, never beyond -most..most."""
+    return most * torch.tanh(x / most)
+
+
+def cosines(n_mels: int, frames: int, count: int) -> tuple[Tensor, Tensor]:
+    """The first `count` terms of a two-dimensional cosine transform of a patch of mel, (count, n_mels, frames),
+    orthonormal; and how large each is in real sound in deviations, (count,), roughly.
+
+    Sound varies more slowly in time than across bands: order (k + 1) (l + 1)^3 for k waves over the bands and l in
+    time keeps nearly as much of a patch as its principal components do.
+    """
+
+    def transform(size: int) -> Tensor:
+        wave, place = torch.arange(size)[:, None], torch.arange(size) + 0.5
+        terms = torch.cos(math.pi * wave * place / size) * math.sqrt(2 / size)
+        terms[0] /= math.sqrt(2)
+        return terms
+
+    order = (torch.arange(1, n_mels + 1)[:, None] * torch.arange(1.0, frames + 1) ** 3).flatten()
+    first = order.sort(stable=True)
+    terms = torch.einsum("km,lt->klmt", transform(n_mels), transform(frames)).flatten(0, 1)[first.indices[:count]]
+    return terms, 0.7 * math.sqrt(n_mels * frames) / first.values[:count] ** 0.75
+
+
+class Levels(NamedTuple):
+    """Frames and masks (batch, 1, frames) or None of every rate, the full one first."""
+
+    frames: tuple[int, ...]
+    masks: tuple[Tensor | None, ...]
+
+
+def levels(frames: int, count: int, lengths: Tensor | None = None) -> Levels:
+    """Each level has half the frames of the one above, rounded up. `lengths` (batch,): real frames of every sample."""
+    sizes, masks = [], []
+    for _ in range(count):
+        sizes.append(frames)
+        if lengths is None:
+            masks.append(None)
+        else:
+            masks.append((torch.arange(frames, device=lengths.device) < lengths[:, None]).unsqueeze(1).float())
+            lengths = (lengths + 1) // 2
+        frames = (frames + 1) // 2
+    return Levels(tuple(sizes), tuple(masks))
