@@ -99,8 +99,8 @@ def note_name(pitch_class: int, key: Key) -> str:
 
 def progression(text: str, metre: Metre, read: Callable[[str], Symbol] = symbol) -> list[Bar]:
     """A written progression as bars of slots, whose `at` counts from the bar's start. Raises `UserError`."""
-    text = text.strip().strip("|").strip()
-    words = [bar.split() for bar in text.split("|")] if "|" in text else [[word] for word in text.split()]
+    barred, text = "|" in text, text.strip().strip("|").strip()
+    words = [bar.split() for bar in text.split("|")] if barred else [[word] for word in text.split()]
     if not words or not all(words):
         raise UserError(f"chords {text!r}: a bar is empty; write e.g. 'Am | F . C G | Dm7'")
     bars: list[Bar] = []

@@ -270,9 +270,11 @@ class _Writer:
             known, pitches = memory.get(letter, ([], []))
             same = 0
             for mine, theirs in zip(shifted, known, strict=False):
-                if mine[:5] != theirs[:5] or mine.goal != theirs.goal:
+                if mine != theirs:
                     break
                 same += 1
+            if same and before and abs(pitches[0] - before[-1]) > 12:
+                same = 0  # the repeat would begin with a leap
             sung = list(pitches[:same])
             sung += self._continue(onsets[same:], low, high, start, sung or before)
             if letter not in memory:

@@ -97,12 +97,21 @@ def voicing(chord: Chord, previous: Sequence[int], low: int, high: int, voices: 
 
 
 def scale_with(key: Key, chord: Chord | None) -> tuple[int, ...]:
-    """The key's scale, where the chord's own notes take the place of their neighbours (over D7 in C, F# that of F)."""
-    if chord is None:
-        return key.scale
-    foreign = [tone for tone in chord.tones if tone not in key.scale]
-    crowded = {(tone + step) % 12 for tone in foreign for step in (-1, 1)} - set(chord.tones)
-    return tuple(sorted({*key.scale, *foreign} - crowded))
+    """The key's scale, where the chord's own notes take the place of a neighbour (over D7 in C, F# that of F)."""
+    scale = set(key.scale)
+
+    def widest(without: int) -> int:
+        rest = sorted(scale - {without})
+        return max((b - a) % 12 for a, b in zip(rest, [*rest[1:], rest[0]], strict=True))
+
+    for tone in () if chord is None else chord.tones:
+        if tone not in scale:
+            beside = [(tone + step) % 12 for step in (-1, 1)]
+            beside = [near for near in beside if near in scale - set(chord.tones) and near != key.tonic]
+            scale.add(tone)
+            if beside:  # the one whose going leaves no hole in the scale, of two the lower: a raised leading note
+                scale.remove(min(beside, key=widest))
+    return tuple(sorted(scale))
 
 
 def best_key(weights: Sequence[float]) -> str:
