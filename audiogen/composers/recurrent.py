@@ -70,6 +70,23 @@ class RecurrentComposer(NoteModel):
     def step(self, tokens: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
         """tokens (batch, n) -> logits (batch, n, vocabulary) and the state after them."""
         x = self.drop(self.embed(tokens))
-        x, after = self.body(x, state if len(state) == 2 else state[0])
+        if tokens.shape[1] == 1 and not self.training:
+            x, after = self._one(x[:, 0], state)
+        else:
+            x, after = self.body(x, state if len(state) == 2 else state[0])
+            after = after if len(state) == 2 else (after,)
         x = self.narrow(self.drop(x))
-        return nn.functional.linear(x, self.embed.weight, self.bias), after if len(state) == 2 else (after,)
+        return nn.functional.linear(x, self.embed.weight, self.bias), after
+
+    def _one(self, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """One token, x (batch, embedding) -> (batch, 1, width), by the cells: `nn.LSTM` packs its weights anew in every
+        call on a CPU, which takes longer than the token."""
+        layers = []
+        for layer in range(self.config.layers):
+            names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+            weights = [getattr(self.body, f"{name}_l{layer}") for name in names]
+            before = tuple(part[layer] for part in state)
+            after = torch.lstm_cell(x, before, *weights) if len(state) == 2 else (torch.gru_cell(x, *before, *weights),)
+            x = after[0]
+            layers.append(after)
+        return x[:, None], tuple(torch.stack(parts) for parts in zip(*layers, strict=True))
