@@ -13,10 +13,11 @@ from typing import Any
 
 from audiogen.core.errors import UserError
 from evaluation.cache import EmbeddingCache, default_cache
-from evaluation.clips import ClipSet, check_clips, embed_clips
+from evaluation.clips import ClipSet, Wanted, embed_clips, read_sets
 from evaluation.embedders.base import Embedder, load_embedder
 from evaluation.estimate import Estimate, interval, jackknife
 from evaluation.frechet import frechet_of_moments
+from evaluation.listing import Listing
 from evaluation.moments import GroupedMoments
 
 
@@ -55,17 +56,18 @@ def compare(
     weights: Mapping[str, Path] | str | Path | None = None, cache: str | Path | None = "default",
     max_rejects: float = 0.01,
 ) -> dict[str, Any]:
-    """Two folders of clips against one reference folder -> for each embedder both distances and their difference.
+    """Two sets of clips against one reference -> for each embedder both distances and their difference. Folders, or
+    manifests (.jsonl).
 
-    The clips are paired where both folders hold the same names (whatever their suffix).
+    The clips are paired where both sets hold the same names (whatever their suffix).
     """
     models = [load_embedder(name, weights=weights) for name in dict.fromkeys(embedders)]
     shortest = max(model.window for model in models)
     rows = []
     with EmbeddingCache(default_cache() if cache == "default" else cache or ":memory:") as store:
-        sets = {name: check_clips(path, shortest=shortest, max_rejects=max_rejects, store=store, embedders=models,
-                                  weights=weights)
-                for name, path in (("reference", reference), ("a", a), ("b", b))}
+        sets = read_sets({name: Wanted(Listing.of(place)) for name, place in
+                          (("reference", reference), ("a", a), ("b", b))},
+                         shortest=shortest, max_rejects=max_rejects, store=store, embedders=models, weights=weights)
         names = {name: {_stem(clips, path) for path in clips.clips} for name, clips in sets.items()}
         paired = names["a"] == names["b"]
         for model in models:
@@ -96,7 +98,7 @@ def _moments(clips: ClipSet, model: Embedder, store: EmbeddingCache) -> GroupedM
 
 
 def _stem(clips: ClipSet, path: Path) -> str:
-    return str(PurePath(path).relative_to(clips.folder).with_suffix(""))
+    return str(PurePath(clips.name(path)).with_suffix(""))
 
 
 def _verdict(estimate: Estimate) -> str:

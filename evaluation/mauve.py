@@ -22,6 +22,7 @@ from evaluation.kernel_distance import squared_distances
 SCALING = 5.0  # c, as published
 KEPT = 0.9  # share of the variance that the principal components keep
 STEPS = 100  # k-means iterations at most
+BLOCK = 512  # rows at a time
 MIXTURES = 25  # points of the curve
 
 
@@ -83,12 +84,16 @@ def k_means(rows: Tensor, clusters: int) -> Tensor:
         nearest = torch.minimum(nearest, squared_distances(rows, chosen)[:, 0])
     member = torch.full((len(rows),), -1)
     for _ in range(STEPS):
-        distance, found = squared_distances(rows, centres).min(1)
+        # |centre|² - 2 row · centre: less than the squared distance by the same |row|² for every centre
+        square = centres.square().sum(1)
+        best = [torch.addmm(square, part, centres.T, alpha=-2).min(1) for part in rows.split(BLOCK)]
+        found = torch.cat([block.indices for block in best])
         if torch.equal(found, member):
             break
         member = found
         size = torch.bincount(member, minlength=clusters)
         centres = torch.zeros_like(centres).index_add_(0, member, rows) / size.clamp(min=1)[:, None]
+        distance = torch.cat([block.values for block in best]) + rows.square().sum(1)
         for empty in torch.nonzero(size == 0)[:, 0].tolist():
             far = int(distance.argmax())
             centres[empty], distance[far] = rows[far], -1.0

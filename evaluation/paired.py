@@ -19,9 +19,10 @@ import audiogen
 from audiogen.core.errors import UserError
 from audiogen.core.parallel import cores, parallel
 from audiogen.signal.resample import RESAMPLER, resample
-from evaluation.clips import Reject, list_clips
+from evaluation.clips import Reject, listed
 from evaluation.dnsmos import DNSMOS
 from evaluation.estimate import groups_of, interval, jackknife
+from evaluation.listing import Listing
 from evaluation.reading import one_thread, read_clip
 from evaluation.vocoder_scores import NOT_INSTALLED, score_pair
 
@@ -46,7 +47,7 @@ def evaluate_pairs(
     are; the result says what is not there. Raises `UserError` where a copy has no original, or more than `max_rejects`
     of the pairs cannot be scored.
     """
-    sides = [_by_name(Path(folder)) for folder in (originals, copies)]
+    sides = [_by_name(Listing.of(place)) for place in (originals, copies)]
     lonely = sorted(sides[1].keys() - sides[0].keys())
     if lonely:
         raise UserError(f"{len(lonely)} clips of {copies} have no original of the same name in {originals}, "
@@ -68,8 +69,8 @@ def evaluate_pairs(
     rejects = [Reject(task.name, line) for task, line in zip(tasks, lines, strict=True) if isinstance(line, str)]
     good = [line for line in lines if not isinstance(line, str)]
     if len(rejects) > max_rejects * len(tasks) or not good:
-        raise UserError(f"{len(rejects)} of {len(tasks)} pairs cannot be scored, more than {max_rejects:.0%}; the "
-                        f"first: {rejects[0].reason} (--max-rejects allows more)")
+        raise UserError(f"{len(rejects)} of {len(tasks)} pairs cannot be scored, more than {max_rejects:.0%} "
+                        f"(--max-skip allows more): {listed(rejects)}")
     unused = sorted(sides[0].keys() - sides[1].keys())
     return {
         "audiogen": audiogen.__version__, "torch": torch.__version__, "originals": str(originals),
@@ -149,10 +150,10 @@ def print_pairs(result: dict[str, Any], console: Any = None) -> None:
         console.print(f"warning: {warning}", style="yellow", markup=False)
 
 
-def _by_name(folder: Path) -> dict[str, Path]:
+def _by_name(listing: Listing) -> dict[str, Path]:
     found: dict[str, Path] = {}
-    for path in list_clips(folder):
-        name = str(PurePath(path.relative_to(folder)).with_suffix(""))
+    for path in listing.files:
+        name = str(PurePath(listing.name(path)).with_suffix(""))
         if name in found:
             raise UserError(f"{found[name]} and {path} have the same name: which of them is to be compared?")
         found[name] = path

@@ -46,8 +46,7 @@ def together(make: Callable[[], Summary]) -> Summary:
         raise UserError(next(e for e in errors if e))
     moments = all_reduced(found.moments)
     rest: list[Summary | None] = [None] * dist.get_world_size()
-    found.sample = found.sample.cut()
-    dist.all_gather_object(rest, Summary(found.made_by, GroupedMoments(found.dim), found.sample, found.clips,
+    dist.all_gather_object(rest, Summary(found.made_by, GroupedMoments(found.dim), found.sample.cut(), found.clips,
                                          found.counts, found.rejects))
     total = rest[0]
     for other in rest[1:]:

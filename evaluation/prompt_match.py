@@ -78,23 +78,24 @@ def rate(right: Sequence[bool]) -> dict[str, Any]:
 
 
 def styles_obeyed(
-    reference: Summary, generated: Summary, made_by: Mapping[str, Mapping[str, Any]] | None = None
+    reference: Summary, generated: Summary, made_by: Mapping[str, Mapping[str, Any]] | None = None, *,
+    reference_styles: Mapping[str, str] | None = None, generated_styles: Mapping[str, str] | None = None,
 ) -> dict[str, Any] | None:
     """Does a probe trained on the reference hear the styles that were asked for?
 
-    A reference clip's style is its first folder, a generated clip's the one that it was made with, or its first folder.
+    A reference clip's style is the one that a manifest says (`reference_styles`, by content hash), else its first
+    folder; a generated clip's the one that it was made with, else that of its manifest, else its first folder.
     -> the rate, the probe's own rate on held-out reference clips (takes of one piece, "song_01" and "song_02", are held
     out together), and chance. None where either side has no such styles.
     """
-    known = [(clip, _plain(PurePath(clip.path).parts[0])) for clip in reference.clips
-             if len(PurePath(clip.path).parts) > 1]
+    known = [(clip, style) for clip in reference.clips if (style := _style_of(clip, {}, reference_styles or {}))]
     counts = Counter(style for _, style in known)
     known = [(clip, style) for clip, style in known if counts[style] >= FEWEST]
     styles = {style for _, style in known}
     if len(styles) < 2:
         return None
     asked = [(clip, style) for clip in generated.clips
-             if (style := _style_of(clip, (made_by or {}).get(clip.digest, {}))) in styles]
+             if (style := _style_of(clip, (made_by or {}).get(clip.digest, {}), generated_styles or {})) in styles]
     if not asked:
         return None
     held_out: list[bool] = []
@@ -112,11 +113,13 @@ def styles_obeyed(
             "per_style": {style: list(pair) for style, pair in result.per_class.items()}}
 
 
-def _style_of(clip: ClipLine, made_by: Mapping[str, Any]) -> str | None:
-    """The one style that the clip was made with; a mix has none."""
+def _style_of(clip: ClipLine, made_by: Mapping[str, Any], said: Mapping[str, str]) -> str | None:
+    """The one style that the clip was made with, or is said to have; a mix has none."""
     styles = made_by.get("styles")
     if isinstance(styles, dict):
         return _plain(next(iter(styles))) if len(styles) == 1 else None
+    if said:  # a manifest speaks for all: of several styles, or none, it says so by silence
+        return _plain(said[clip.digest]) if clip.digest in said else None
     parts = PurePath(clip.path).parts
     return _plain(parts[0]) if len(parts) > 1 else None
 

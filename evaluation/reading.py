@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from audiogen.core.audio import Audio
 from audiogen.core.errors import UserError
-from audiogen.core.parallel import cores, parallel
+from audiogen.core.parallel import cores, parallel, warm
 from evaluation.adherence import listen, measure_health
 from evaluation.anchors import ANCHORS
 from evaluation.embedders.base import Embedder, load_embedder
@@ -30,6 +30,7 @@ from evaluation.preprocessing import Preprocessing
 
 SILENCE_DB = -70.0  # a clip whose loudest sample stays below this is silent
 WORTH_A_PROCESS = 48  # files for each worker; a process takes as long to start as this many files take to read
+WORTH_MORE = 8  # the same where a template of the workers is loaded already
 BATCH = 4096  # files whose results are in memory at a time
 
 
@@ -104,19 +105,22 @@ def embed_one(model: Embedder, samples: Tensor, digest: str, *, change: str = ""
 
 
 def examine_all(
-    tasks: Sequence[Task], models: Mapping[str, Embedder], done: Callable[[Task, Found], None], *,
+    tasks: Sequence[Task], models: Mapping[str, Embedder], done: Callable[[int, Found], None], *,
     workers: int | None = None,
 ) -> None:
-    """Examine every task, on `workers` cores (None: all) where there are enough files; `done` as each is there."""
+    """Examine every task, on `workers` cores (None: all) where there are enough files; `done` (index, result) as each
+    is there."""
     for start in range(0, len(tasks), BATCH):
         batch = tasks[start : start + BATCH]
-        count = min(workers or cores(), len(batch) // WORTH_A_PROCESS)
+        count = min(workers or cores(), len(batch) // (WORTH_MORE if warm() else WORTH_A_PROCESS))
         if count <= 1:
-            for task in batch:
-                done(task, examine(task, models))
+            for index, task in enumerate(batch, start):
+                done(index, examine(task, models))
             continue
+        # what the first clip would load: pyloudnorm brings scipy, which takes as long as a hundred clips
         parallel(examine, batch, workers=count, crashed=Found(reason="the decoder died of it"),
-                 done=lambda index, found, batch=batch: done(batch[index], found))
+                 preload=("soundfile", "soxr", *(("pyloudnorm",) if any(task.health for task in batch) else ())),
+                 done=lambda index, found, start=start: done(start + index, found))
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import platform
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,17 @@ from audiogen.core.errors import UserError
 from audiogen.core.files import whole_file
 from evaluation.anchors import ANCHORS
 from evaluation.cache import EmbeddingCache, default_cache
-from evaluation.clips import OURS, ClipSet, check_clips, embed_clips, list_clips, read_clip
+from evaluation.clips import OURS, ClipSet, Wanted, compute, embed_clips, read_clip, read_sets
 from evaluation.compat import Compat, find_compat, infinity_with_replacement, kernel_distance_kadtk
 from evaluation.embedders.base import Embedder, load_embedder
 from evaluation.frechet import frechet_per_clip
 from evaluation.landmarks import SAMPLE_RATE, LandmarkIndex
+from evaluation.listing import Listing
 from evaluation.originality import copying, diversity, nearest_training_clips
 from evaluation.preprocessing import Preprocessing
 from evaluation.prompt_match import prompt_rows, prompts_obeyed, styles_obeyed, text_match
-from evaluation.score import METRICS, score
+from evaluation.reading import one_thread
+from evaluation.score import MANY, METRICS, score
 from evaluation.summary import Summary
 
 SCHEMA = 3
@@ -34,14 +37,15 @@ METHOD = "float64; intervals by a delete-a-group jackknife over 16 groups of cli
 
 
 def evaluate(
-    reference: str | Path, generated: str | Path, *, embedders: Sequence[str] = ("melstats",),
+    reference: str | Path | Listing, generated: str | Path | Listing, *, embedders: Sequence[str] = ("melstats",),
     metrics: Sequence[str] = tuple(METRICS), weights: Mapping[str, Path] | str | Path | None = None,
     cache: str | Path | None = "default",
     anchors: bool = True, anchor_clips: int = 64, short: str = "reject", max_rejects: float = 0.01,
-    health: bool = True, training: str | Path | None = None, compat: str | None = None, listen: bool = False,
+    health: bool = True, training: str | Path | Listing | None = None, compat: str | None = None, listen: bool = False,
     workers: int | None = None, say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """Score the clips of folder `generated` against those of `reference`; -> the values of result.json.
+    """Score the clips of `generated` against those of `reference`; -> the values of result.json. Each is a folder, or a
+    manifest that `audiogen scan` wrote (.jsonl).
 
     For every embedder: distances with a standard error and 95 % interval (jackknife over groups of clips), a floor (one
     half of the reference against the other: what "no difference" looks like at that N), anchors (what known damage to
@@ -66,59 +70,54 @@ def evaluate(
     if theirs is not None:
         embedders, metrics, anchors = (theirs.embedder,), ("frechet",), False
     prepare = OURS if theirs is None else theirs.preprocessing
-    places = {"reference": Path(reference), "generated": Path(generated)}
-    ready = {name: Summary.load(path) for name, path in places.items() if path.suffix == ".npz"}
+    places = {"reference": reference, "generated": generated}
+    ready = {name: Summary.load(place) for name, place in places.items()
+             if not isinstance(place, Listing) and Path(place).suffix == ".npz"}
     names = tuple(dict.fromkeys(s.made_by["embedder"] for s in ready.values())) or tuple(dict.fromkeys(embedders))
     models = [load_embedder(name, weights=weights) for name in names] if len(ready) < 2 else []
     shortest = max((model.window for model in models), default=0.0) if short == "reject" else 0.0
     if training is not None and ready:
         raise UserError("originality needs the clips themselves: name folders, not files of embeddings")
-    for path in (*(places[name] for name in places if name not in ready), *([training] if training else [])):
-        list_clips(path)  # a folder that is not there is an error now, not after the other was read
+    wanted = {name: Wanted(Listing.of(place), **(dict(health=health, listen=listen) if name == "generated" else {}))
+              for name, place in places.items() if name not in ready}
+    if training is not None:
+        wanted["training"] = Wanted(Listing.of(training))
     pad = short == "pad"
-    measured, nearness, trained = [], {}, None
+    measured, nearness = [], {}
     with EmbeddingCache(default_cache() if cache == "default" else cache or ":memory:") as store:
-        reading = dict(shortest=shortest, max_rejects=max_rejects, store=store, embedders=models, pad=pad,
-                       prepare=prepare, weights=weights, workers=workers, say=say)
-        sets = {}
-        for name, path in places.items():
-            if name not in ready:
-                made = name == "generated"
-                sets[name] = check_clips(path, health=health and made, listen=listen and made, **reading)
+        sets = read_sets(wanted, shortest=shortest, max_rejects=max_rejects, store=store, embedders=models, pad=pad,
+                         prepare=prepare, weights=weights, workers=workers, say=say)
+        trained = sets.pop("training", None)
         warnings = _overlap(sets)
-        if training is not None:
-            trained = check_clips(training, **reading)
+        damaged = _damage(sets, models, store, pad, anchor_clips if anchors else 0)
         for model in models:
             say(f"{model.name}: {' and '.join(f'{len(s.clips)} {name}' for name, s in sets.items())} clips")
-            summaries = ready | {name: summarise(clips, model, store, pad=pad, prepare=prepare)
-                                 for name, clips in sets.items()}
-            ladder = _ladder(sets, model, store, pad, anchor_clips if anchors else 0)
-            scores = score(**summaries, metrics=metrics, anchors=ladder, logits=getattr(model, "logits", None))
-            scores["map"] = _map(**summaries)
-            if theirs is not None:
-                scores["compat"] = {"preset": compat, **_their_scores(theirs, **summaries)}
-            if "generated" in sets:
-                scores["clips"] = _each_clip(summaries["reference"], sets["generated"], model, store, pad, prepare)
-            carried = sets["generated"].made_by if "generated" in sets else None
-            if style := styles_obeyed(made_by=carried, **summaries):
-                scores["style"] = style
-            if carried and hasattr(model, "embed_text") and (
-                    text := text_match(model.embed_text, summaries["generated"], carried)):
-                scores["text"] = text
-            measured.append({**summaries["reference"].made_by, "note": model.note, "method": METHOD, **scores})
-            if trained is not None and not nearness:  # by the first embedder
-                nearness = _nearness(summarise(trained, model, store, pad=pad, prepare=prepare), **summaries)
+            with one_thread() if model.dim <= MANY else nullcontext():
+                summaries = ready | {name: summarise(clips, model, store, pad=pad, prepare=prepare)
+                                     for name, clips in sets.items()}
+                ladder = {name: summarise(sets["reference"], model, store, pad=pad, change=name, only=damaged)
+                          for name in (ANCHORS if damaged else ())}
+                scores = score(**summaries, metrics=metrics, anchors=ladder, logits=getattr(model, "logits", None))
+                scores["map"] = _map(**summaries)
+                if theirs is not None:
+                    scores["compat"] = {"preset": compat, **_their_scores(theirs, **summaries)}
+                if "generated" in sets:
+                    scores["clips"] = _each_clip(summaries["reference"], sets["generated"], model, store, pad, prepare)
+                scores |= _adherence(model, sets, summaries)
+                measured.append({**summaries["reference"].made_by, "note": model.note, "method": METHOD, **scores})
+                if trained is not None and not nearness:  # by the first embedder
+                    nearness = _nearness(summarise(trained, model, store, pad=pad, prepare=prepare), **summaries)
     if len(ready) == 2:
         measured.append({**ready["reference"].made_by, "method": METHOD, **score(**ready, metrics=metrics)})
     result = {
         "schema": SCHEMA, "audiogen": audiogen.__version__, "torch": torch.__version__,
         "python": platform.python_version(), "short_clips": short,
-        "sets": {name: _describe(sets.get(name), ready.get(name), places[name]) for name in places},
+        "sets": {name: _describe(sets.get(name), ready.get(name), _place(places[name])) for name in places},
         "embedders": measured, "warnings": warnings,
     }
     if trained is not None:
         say(f"looking for passages of {len(trained.clips)} training clips")
-        result["originality"] = {"training": str(training), "clips": len(sets["generated"].clips),
+        result["originality"] = {"training": str(_place(training)), "clips": len(sets["generated"].clips),
                                  "copies": _copies(trained, sets["generated"]), **nearness}
     if health and "generated" in sets:
         made = sets["generated"]
@@ -126,6 +125,20 @@ def evaluate(
     if "generated" in sets and (prompts := prompts_obeyed(sets["generated"])):
         result["prompts"] = prompts
     return result
+
+
+def _adherence(model: Embedder, sets: Mapping[str, ClipSet], summaries: Mapping[str, Summary]) -> dict[str, Any]:
+    """Style and text as this embedder hears them, where the clips say what was asked for."""
+    generated = sets.get("generated")
+    carried = generated.made_by if generated else {}
+    found: dict[str, Any] = {}
+    said = [sets[name].styles if name in sets else {} for name in ("reference", "generated")]
+    if style := styles_obeyed(**summaries, made_by=carried, reference_styles=said[0], generated_styles=said[1]):
+        found["style"] = style
+    if carried and hasattr(model, "embed_text") and (
+            text := text_match(model.embed_text, summaries["generated"], carried)):
+        found["text"] = text
+    return found
 
 
 def _their_scores(compat: Compat, reference: Summary, generated: Summary) -> dict[str, float]:
@@ -144,8 +157,8 @@ def _copies(training: ClipSet, generated: ClipSet) -> list[dict[str, Any]]:
     def sound(path: Path) -> Tensor:
         return OURS(read_clip(path), SAMPLE_RATE)
 
-    index = LandmarkIndex((str(path.relative_to(training.folder)), sound(path)) for path in training.clips)
-    return [{"path": str(path.relative_to(generated.folder)), **dataclasses.asdict(match)}
+    index = LandmarkIndex((training.name(path), sound(path)) for path in training.clips)
+    return [{"path": generated.name(path), **dataclasses.asdict(match)}
             for path in generated.clips for match in index.find(sound(path))]
 
 
@@ -180,7 +193,7 @@ def summarise(
 ) -> Summary:
     """Embed a set of clips (from the cache where it can) into a `Summary`. `how`: as for `embed_clips`."""
     summary = Summary.none(model.dim, made_by(model, pad=pad, prepare=prepare))
-    names = {digest: str(path.relative_to(clips.folder)) for path, digest in clips.clips.items()}
+    names = {digest: clips.name(path) for path, digest in clips.clips.items()}
     for digest, features in embed_clips(clips, model, store, pad=pad, prepare=prepare, **how):
         summary.add(digest, features, path=names[digest], seconds=clips.lengths.get(digest, 0.0))
     summary.rejects = [dataclasses.asdict(reject) for reject in clips.rejects]
@@ -196,15 +209,15 @@ def made_by(model: Embedder, *, pad: bool, prepare: Preprocessing = OURS) -> dic
     }
 
 
-def _ladder(
-    sets: dict[str, ClipSet], model: Embedder, store: EmbeddingCache, pad: bool, count: int
-) -> dict[str, Summary]:
-    """The anchors: known damage to some reference clips."""
+def _damage(
+    sets: Mapping[str, ClipSet], models: Sequence[Embedder], store: EmbeddingCache, pad: bool, count: int
+) -> set[str]:
+    """The anchors, known damage to `count` reference clips, into `store`; each file is read once. -> their hashes."""
     if "reference" not in sets or not count:
-        return {}
+        return set()
     chosen = set(sorted(sets["reference"].clips.values())[:count])
-    return {name: summarise(sets["reference"], model, store, pad=pad, change=name, only=chosen)
-            for name in ANCHORS}
+    compute(sets["reference"], models, store, changes=tuple(ANCHORS), only=chosen, pad=pad)
+    return chosen
 
 
 def _each_clip(
@@ -213,7 +226,7 @@ def _each_clip(
     """Every generated clip's own Fréchet distance to the reference, the nearest first."""
     total = reference.moments.total()
     factor = total.factor()
-    names = {digest: str(path.relative_to(clips.folder)) for path, digest in clips.clips.items()}
+    names = {digest: clips.name(path) for path, digest in clips.clips.items()}
     lines = [{"path": names[digest], "frechet": frechet_per_clip(total, [features], factor=factor)[0]}
              for digest, features in embed_clips(clips, model, store, pad=pad, prepare=prepare)]
     return sorted(lines, key=lambda line: line["frechet"])
@@ -226,6 +239,10 @@ def _describe(clips: ClipSet | None, summary: Summary | None, place: Path) -> di
                 "rejected": summary.rejects}
     return {"folder": str(place), "clips": len(clips.clips), "hours": round(clips.seconds / 3600, 4),
             "rejected": [dataclasses.asdict(reject) for reject in clips.rejects]}
+
+
+def _place(place: str | Path | Listing) -> Path:
+    return place.place if isinstance(place, Listing) else Path(place)
 
 
 def _overlap(sets: dict[str, ClipSet]) -> list[str]:

@@ -6,7 +6,9 @@ the other half, and that noise at 20 dB scores 14.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import PurePath
 from typing import Any
 
@@ -15,9 +17,10 @@ from torch import Tensor
 
 from audiogen.core.config import did_you_mean
 from audiogen.core.errors import UserError
-from evaluation.estimate import Estimate
+from audiogen.core.parallel import cores
+from evaluation.estimate import Estimate, groups_of
 from evaluation.frechet import FEWEST, estimate_frechet, frechet_curve, frechet_infinity
-from evaluation.kernel_distance import bandwidth_of, estimate_kernel_distance
+from evaluation.kernel_distance import KernelReference
 from evaluation.mauve import estimate_mauve_distance
 from evaluation.posteriors import estimate_inception_score, estimate_kl_divergence, posteriors_of
 from evaluation.precision_recall import estimate_precision_recall
@@ -37,6 +40,7 @@ METRICS: dict[str, tuple[str, bool]] = {
     "kl": ("KL(reference || generated), pairs", True),
 }
 OF_CLASSES = ("inception", "kl")  # for embedders that are taggers
+MANY = 512  # dimensions from which on one decomposition is worth all the cores
 NEIGHBOURS = ("precision", "recall", "density", "coverage")
 
 
@@ -57,58 +61,97 @@ def score(
     require_alike(reference, generated)
     warnings = _too_few(reference, generated)
     asked = () if set(metrics) == set(METRICS) else OF_CLASSES  # not asked for by name: left out without a word
-    rows = _estimates(reference, generated, metrics, warnings, logits, asked=asked)
     halves = [reference.half(which) for which in (0, 1)]
-    floor: dict[str, Estimate] = {}
+    jobs = [(_Sides(reference, generated), metrics, asked)]
     if all(half.moments.total().n for half in halves):
-        floor = _estimates(*halves, metrics, [], logits)
-    ladder = {name: _estimates(reference, changed, [m for m in metrics if m in ("frechet", "kernel")], [])
-              for name, changed in (anchors or {}).items()}
+        jobs.append((_Sides(*halves), metrics, ()))
+    ladder = [m for m in metrics if m in ("frechet", "kernel")]
+    jobs += [(_Sides(reference, changed, kernel=jobs[0][0].kernel), ladder, ()) for changed in (anchors or {}).values()]
+    found = _all_estimates(jobs, logits)
+    rows, said = found[0]
+    warnings += said
+    floor = found[1][0] if len(jobs) > 1 + len(anchors or {}) else {}
+    damaged = [estimates for estimates, _ in found[len(found) - len(anchors or {}) :]]
     curve = frechet_curve(reference.moments, generated.moments) if "fad_inf" in rows else []
     return {
         "scores": {name: _row(estimate) for name, estimate in rows.items()},
         "floor": {name: _row(estimate) for name, estimate in floor.items()},
-        "anchors": {name: {m: _row(e) for m, e in estimates.items()} for name, estimates in ladder.items()},
+        "anchors": {name: {m: _row(e) for m, e in estimates.items()}
+                    for name, estimates in zip(anchors or {}, damaged, strict=True)},
         "curve": [{"windows": windows, "frechet": value} for windows, value in curve],
         "windows": {"reference": reference.moments.total().n, "generated": generated.moments.total().n},
         "warnings": warnings,
     }
 
 
-def _estimates(
-    x: Summary, y: Summary, metrics: Iterable[str], warnings: list[str],
-    logits: Callable[[Tensor], Tensor] | None = None, *, asked: Sequence[str] = (),
-) -> dict[str, Estimate]:
-    metrics = list(metrics)
-    found: dict[str, Estimate] = {}
+class _Sides:
+    """Two summaries, and what several metrics need of them."""
 
-    def attempt(name: str, estimate: Callable[[], Estimate | dict[str, Estimate]]) -> None:
-        try:
-            value = estimate()
-        except UserError as reason:
-            if name in OF_CLASSES and name not in asked:
-                return
-            warnings.append(f"no {METRICS[name][0] if name in METRICS else name}: {reason}")
-            return
-        found.update(value if isinstance(value, dict) else {name: value})
+    def __init__(self, x: Summary, y: Summary, *, kernel: Callable[[], KernelReference] | None = None) -> None:
+        self.x, self.y = x, y
+        a, b = x.sample.cut(), y.sample.cut()
+        self.rows = (a.rows, b.rows, a.clips.tolist(), b.clips.tolist())
+        # One for all sets against the same reference; functools.cache lets two threads compute it, never mix it up.
+        self.kernel = kernel or cache(lambda: KernelReference(a.rows, groups_of(self.rows[2])))
 
-    a, b = x.sample.cut(), y.sample.cut()
-    sides = (a.rows, b.rows, a.clips.tolist(), b.clips.tolist())
-    if "frechet" in metrics:
-        attempt("frechet", lambda: estimate_frechet(x.moments, y.moments))
-    if "fad_inf" in metrics:
-        attempt("fad_inf", lambda: frechet_infinity(x.moments, y.moments))
-    if "kernel" in metrics:
-        attempt("kernel", lambda: estimate_kernel_distance(*sides, bandwidth=bandwidth_of(a.rows)))
-    if set(metrics) & set(NEIGHBOURS):
-        attempt("precision and recall", lambda: estimate_precision_recall(*sides))
-    if "mauve" in metrics:
-        attempt("mauve", lambda: estimate_mauve_distance(*sides))
-    if "inception" in metrics:
-        attempt("inception", lambda: estimate_inception_score(_posteriors(y, logits), [c.digest for c in y.clips]))
-    if "kl" in metrics:
-        attempt("kl", lambda: _kl(x, y, logits))
-    return {name: found[name] for name in METRICS if name in found and name in metrics}
+    def estimate(self, name: str, logits: Callable[[Tensor], Tensor] | None) -> Estimate | dict[str, Estimate]:
+        """One metric, or the four neighbours together. Raises `UserError` where there are too few clips for it."""
+        x, y = self.x, self.y
+        if name == "frechet":
+            return estimate_frechet(x.moments, y.moments)
+        if name == "fad_inf":
+            return frechet_infinity(x.moments, y.moments)
+        if name == "kernel":
+            return self.kernel().estimate(self.rows[1], self.rows[2], self.rows[3])
+        if name == "mauve":
+            return estimate_mauve_distance(*self.rows)
+        if name == "inception":
+            return estimate_inception_score(_posteriors(y, logits), [c.digest for c in y.clips])
+        if name == "kl":
+            return _kl(x, y, logits)
+        return estimate_precision_recall(*self.rows)
+
+
+def _all_estimates(
+    jobs: Sequence[tuple[_Sides, Sequence[str], Sequence[str]]], logits: Callable[[Tensor], Tensor] | None
+) -> list[tuple[dict[str, Estimate], list[str]]]:
+    """(two sides, metrics, those that were asked for by name) -> for each its estimates, and why others are missing.
+
+    Each estimate is computed with one thread, as many at a time as there are cores: on matrices of this size several
+    threads for one product win little on an idle machine and lose everything on a busy one; and the numbers do not
+    depend on how many there are.
+    """
+    found: list[tuple[dict[str, Estimate], list[str]]] = [({}, []) for _ in jobs]
+    work = [(index, name) for index, (_, metrics, _) in enumerate(jobs) for name in _families(metrics)]
+    wide = max(sides.x.dim for sides, *_ in jobs) > MANY
+    with ThreadPoolExecutor(1 if wide else cores(), initializer=None if wide else _one_thread) as pool:
+        results = [pool.submit(_attempt, jobs[index][0], name, logits) for index, name in work]
+    for (index, name), result in zip(work, results, strict=True):
+        value, reason = result.result()
+        if not reason:
+            found[index][0].update(value if isinstance(value, dict) else {name: value})
+        elif name not in OF_CLASSES or name in jobs[index][2]:
+            found[index][1].append(f"no {METRICS[name][0] if name in METRICS else name}: {reason}")
+    return [({name: rows[name] for name in METRICS if name in rows and name in metrics}, reasons)
+            for (rows, reasons), (_, metrics, _) in zip(found, jobs, strict=True)]
+
+
+def _families(metrics: Sequence[str]) -> list[str]:
+    names = [name for name in METRICS if name in metrics and name not in NEIGHBOURS]
+    return names + (["precision and recall"] if set(metrics) & set(NEIGHBOURS) else [])
+
+
+def _attempt(
+    sides: _Sides, name: str, logits: Callable[[Tensor], Tensor] | None
+) -> tuple[Estimate | dict[str, Estimate] | None, str]:
+    try:
+        return sides.estimate(name, logits), ""
+    except UserError as reason:
+        return None, str(reason)
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)  # of this thread of Python alone
 
 
 def _posteriors(summary: Summary, logits: Callable[[Tensor], Tensor] | None) -> Tensor:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from evaluation.moments import GroupedMoments, Moments
 
 ROWS = 5_000
 CLIPS = 10_000
+FRESH = 256  # clips whose rows wait to be joined with the sample
 FORMAT = 1
 
 
@@ -56,18 +57,18 @@ class Sample:
     def none(cls, dim: int, size: int) -> Sample:
         return cls(size, np.zeros(0, np.uint64), torch.zeros(0, dim), np.zeros(0, "U32"))
 
-    def add(self, digest: str, rows: Tensor) -> Sample:
+    @classmethod
+    def of(cls, digest: str, rows: Tensor, size: int) -> Sample:
         """Windows (n, dim) of one clip."""
         keys = np.array([_key(digest, index) for index in range(len(rows))], np.uint64)
-        return self + Sample(self.size, keys, rows.float(), np.full(len(rows), digest, "U32"))
+        return cls(size, keys, rows.float(), np.full(len(rows), digest, "U32"))
 
-    def __add__(self, other: Sample) -> Sample:
-        keys = np.concatenate([self.keys, other.keys])
-        if len(keys) <= 2 * self.size:  # cut now and then only: sorting for every clip would cost more than it saves
-            return Sample(self.size, keys, torch.cat([self.rows, other.rows]),
-                          np.concatenate([self.clips, other.clips]))
-        return Sample(self.size, keys, torch.cat([self.rows, other.rows]),
-                      np.concatenate([self.clips, other.clips])).cut()
+    @classmethod
+    def joined(cls, parts: Sequence[Sample]) -> Sample:
+        """All of them as one, cut where there are more than twice the rows that count."""
+        whole = cls(parts[0].size, np.concatenate([part.keys for part in parts]),
+                    torch.cat([part.rows for part in parts]), np.concatenate([part.clips for part in parts]))
+        return whole.cut() if len(whole.keys) > 2 * whole.size else whole
 
     def cut(self) -> Sample:
         """The rows that count, in the order of their keys."""
@@ -85,10 +86,18 @@ class Summary:
 
     made_by: dict[str, Any]
     moments: GroupedMoments
-    sample: Sample
+    kept: Sample  # read it as `sample`: rows of the latest clips may wait in `_fresh`
     clips: list[ClipLine] = field(default_factory=list)
     counts: dict[str, float] = field(default_factory=lambda: {"clips": 0, "windows": 0, "seconds": 0.0})
     rejects: list[dict[str, str]] = field(default_factory=list)
+    _fresh: list[Sample] = field(default_factory=list, repr=False)
+
+    @property
+    def sample(self) -> Sample:
+        """The sample of windows; joined now and then only, for joining at every clip would copy it every time."""
+        if self._fresh:
+            self.kept, self._fresh = Sample.joined([self.kept, *self._fresh]), []
+        return self.kept
 
     @classmethod
     def none(cls, dim: int, made_by: dict[str, Any]) -> Summary:
@@ -98,7 +107,9 @@ class Summary:
         """Add one clip's features (windows, dim), at least one window."""
         features = checked(features)
         self.moments.add(digest, features)
-        self.sample = self.sample.add(digest, features)
+        self._fresh.append(Sample.of(digest, features, self.kept.size))
+        if len(self._fresh) >= FRESH:
+            _ = self.sample
         line = ClipLine(digest, path, seconds, len(features), features.mean(0).float())
         self.clips = _fewest(self.clips, [line])
         for name, value in (("clips", 1), ("windows", len(features)), ("seconds", seconds)):
@@ -108,7 +119,7 @@ class Summary:
         """Both together. Raises `UserError` where they were not made the same way."""
         require_alike(self, other)
         return Summary(
-            self.made_by, self.moments.merge(other.moments), (self.sample + other.sample).cut(),
+            self.made_by, self.moments.merge(other.moments), Sample.joined([self.sample, other.sample]).cut(),
             _fewest(self.clips, other.clips), {k: self.counts[k] + other.counts[k] for k in self.counts},
             sorted(self.rejects + other.rejects, key=lambda reject: reject["path"]),
         )

@@ -1,10 +1,14 @@
-"""Run a function over many tasks on all cores; survive a task that kills its process, and Ctrl-C, cleanly."""
+"""Run a function over many tasks on all cores, or on a Ray cluster; survive a task that kills its process, and Ctrl-C.
+
+One interface, two backends: `parallel(..., workers=4)` and `parallel(..., ray="auto")` (core/on_ray.py).
+"""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 import signal
+import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
@@ -18,15 +22,22 @@ def cores() -> int:
 
 
 def parallel(
-    function: Callable[[Any], Any], tasks: Sequence[Any], *, workers: int, crashed: Any,
-    done: Callable[[int, Any], None] = lambda index, result: None,
+    function: Callable[[Any], Any], tasks: Sequence[Any], *, workers: int = 1, crashed: Any,
+    done: Callable[[int, Any], None] = lambda index, result: None, preload: Sequence[str] = (),
+    ray: str | None = None,
 ) -> list[Any]:
     """[function(task) for task in tasks], in this order, by `workers` processes (1: in this one).
 
-    function: a module-level one, for processes are spawned. done: called with (index, result), in order of completion.
+    function: a module-level one, for the processes are new. done: called with (index, result), in order of completion.
     A task whose process dies (a decoder may crash on a malicious file) has the result `crashed`: what was running at
-    that moment is run again one by one, to find out which task it was.
+    that moment is run again one by one, to find out which task it was. preload: modules that the workers need, loaded
+    once for all of them where the system allows it. ray: the address of a cluster that does the work in place of this
+    machine, however many `workers`.
     """
+    if ray is not None:
+        from audiogen.core.on_ray import on_ray
+
+        return on_ray(function, tasks, address=ray, crashed=crashed, done=done)
     results: list[Any] = [None] * len(tasks)
 
     def finish(index: int, result: Any) -> None:
@@ -42,7 +53,8 @@ def parallel(
         queue, width, ahead = (suspects, 1, 1) if suspects else (waiting, workers, 4 * workers)
         running: dict[Any, int] = {}
         before = set(multiprocessing.active_children())
-        pool = ProcessPoolExecutor(width, multiprocessing.get_context("spawn"), initializer=_start_worker)
+        pool = ProcessPoolExecutor(width, _context([function.__module__, *preload]), initializer=_start_worker,
+                                   initargs=(dict(os.environ),))
         try:
             while queue or running:
                 while queue and len(running) < ahead:
@@ -66,6 +78,28 @@ def parallel(
     return results
 
 
-def _start_worker() -> None:
+_template: set[str] = set()  # modules that the fork server was told to load
+
+
+def warm() -> bool:
+    """Whether a template of the workers is loaded, so that new ones start within a tenth of a second."""
+    return bool(_template)
+
+
+def _context(modules: Sequence[str]) -> Any:
+    """How processes start: on Linux as copies of one clean process that has loaded the modules (torch takes seconds),
+    which is no copy of this one with its threads; elsewhere anew."""
+    if not sys.platform.startswith("linux"):
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    if not _template:
+        _template.update(modules)
+        context.set_forkserver_preload([name for name in modules if name not in ("builtins", "__main__")])
+    return context
+
+
+def _start_worker(environment: dict[str, str]) -> None:
+    os.environ.clear()
+    os.environ.update(environment)  # the template's may be older
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # decoders write to stderr about every damaged frame

@@ -64,7 +64,7 @@ def test_a_copy_without_original_or_with_two_is_an_error(folders):
 
 def test_a_broken_copy_is_listed_and_never_replaced(folders):
     (folders / "copies" / "take 2.flac").write_bytes(b"no audio")
-    with pytest.raises(UserError, match="1 of 6 pairs .*--max-rejects"):
+    with pytest.raises(UserError, match="1 of 6 pairs .*--max-skip.*take 2.flac"):
         evaluate_pairs(folders / "real", folders / "copies")
     result = evaluate_pairs(folders / "real", folders / "copies", max_rejects=0.5)
     assert result["pairs"] == 5 and [r["path"] for r in result["rejected"]] == ["take 2"]
