@@ -133,9 +133,9 @@ class Seq2SeqComposer(NoteModel):
         """-> logits, state, weights (batch, tokens, source length)."""
         rate = self.config.dropout
         x = drop_channels(self.embed(tokens), rate, rng)
-        asked, lower = self.lower(x, state.lower)
+        asked, lower = _run(self.lower, x, state.lower)
         read, weights = self.attention(asked, state.memory)
-        above, upper = self.upper(drop_channels(torch.cat((asked, read), dim=-1), rate, rng), state.upper)
+        above, upper = _run(self.upper, drop_channels(torch.cat((asked, read), dim=-1), rate, rng), state.upper)
         out = drop_channels(self.narrow(torch.cat((above, read), dim=-1)).tanh(), rate, rng)
         logits = nn.functional.linear(out, self.embed.weight, self.bias)
         return logits, Decoding(state.memory, lower, upper), weights
@@ -198,3 +198,12 @@ class Seq2SeqComposer(NoteModel):
         device = self.bias.device
         state = self.begin(1, torch.tensor([list(source)], device=device))
         return self._decode(torch.tensor([list(tokens)[:-1]], device=device), state, None)[2][0].cpu()
+
+
+def _run(layer: nn.LSTM, x: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """`layer(x, state)`; one token by its cell, as `nn.LSTM` packs its weights anew in every call on a CPU."""
+    if x.shape[1] > 1 or torch.is_grad_enabled():
+        return layer(x, state)
+    weights = (layer.weight_ih_l0, layer.weight_hh_l0, layer.bias_ih_l0, layer.bias_hh_l0)
+    hidden, cell = torch.lstm_cell(x[:, 0], (state[0][0], state[1][0]), *weights)
+    return hidden.unsqueeze(1), (hidden.unsqueeze(0), cell.unsqueeze(0))
