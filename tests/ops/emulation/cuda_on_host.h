@@ -5,6 +5,7 @@
 // a warp-wide instruction (shuffle, ldmatrix, mma), or while it spins on memory. What makes faults visible:
 //   * shared memory begins as NaN (0xFF bytes) and ends in a guard zone that is checked;
 //   * cp.async lands only when it is waited for, never earlier;
+//   * AUDIOGEN_EMULATION_LOG=<file> lists the launches: blocks, threads, blocks of a cluster, whether all run together;
 //   * any one barrier, fence or wait can be left out: AUDIOGEN_EMULATION_SKIP=<file>:<line> of the call;
 //   * the order in which fibers run is chosen by AUDIOGEN_EMULATION_ORDER, so that a missing barrier gives different
 //     results in one of the orders: 0 forward, 1 backward, 2 and 3 one warp as far as it gets while all others stand
@@ -323,6 +324,13 @@ void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_
     m.grid = grid;
     m.block = block;
     m.cluster_size = cluster_size;
+    if (const char* path = std::getenv("AUDIOGEN_EMULATION_LOG")) {
+        std::FILE* log = std::fopen(path, "a");
+        if (!log) fail("AUDIOGEN_EMULATION_LOG cannot be written to");
+        std::fprintf(log, "%u %u %d %d\n", grid.x * grid.y * grid.z, block.x * block.y * block.z, cluster_size,
+                     static_cast<int>(together));
+        std::fclose(log);
+    }
     std::tuple<std::decay_t<Parameters>...> bound(static_cast<std::decay_t<Parameters>>(arguments)...);
     m.body = [&] { std::apply(kernel, bound); };
     std::vector<dim3> all;
@@ -552,6 +560,31 @@ void matrix_multiply(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_
                 own[i] += sum;
             }
         }
+    });
+}
+
+/// mma.m16n8k32 of bytes with sign: a[i] row g + 8 (i % 2), columns 4 t + 16 (i / 2) to + 3; b[i] column g, rows 4 t + 16 i
+/// to + 3; d[i] row g + 8 (i / 2), column 2 t + i % 2.
+inline void matrix_multiply_int8(int (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+    static const char name = 0;
+    struct Slot {
+        int* d;
+        const uint32_t* a;
+        uint32_t b[2];
+    } slot{d, a, {b0, b1}};
+    emulation::warp_wide(&name, &slot, [](void** slots) {
+        int8_t left[16][32], right[8][32];
+        for (int lane = 0; lane < 32; ++lane) {
+            const Slot* own = static_cast<Slot*>(slots[lane]);
+            for (int i = 0; i < 4; ++i)
+                std::memcpy(&left[lane / 4 + 8 * (i % 2)][lane % 4 * 4 + 16 * (i / 2)], &own->a[i], 4);
+            for (int i = 0; i < 2; ++i) std::memcpy(&right[lane / 4][lane % 4 * 4 + 16 * i], &own->b[i], 4);
+        }
+        for (int lane = 0; lane < 32; ++lane)
+            for (int i = 0; i < 4; ++i) {
+                const int row = lane / 4 + 8 * (i / 2), column = lane % 4 * 2 + i % 2;
+                for (int k = 0; k < 32; ++k) static_cast<Slot*>(slots[lane])->d[i] += left[row][k] * right[column][k];
+            }
     });
 }
 

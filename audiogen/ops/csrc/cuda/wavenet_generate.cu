@@ -9,18 +9,27 @@ namespace {
 
 using Kernel = void (*)(Generation);
 
-template <int kPrecision>
+template <template <int, bool> class Product, int kPrecision>
 Kernel kernel_of(bool resident, bool cluster) {
-    return resident ? (cluster ? generate_kernel<kPrecision, true, true> : generate_kernel<kPrecision, true, false>)
-                    : generate_kernel<kPrecision, false, false>;
+    return resident ? (cluster ? generate_kernel<Product<kPrecision, true>, true, true>
+                               : generate_kernel<Product<kPrecision, true>, true, false>)
+                    : generate_kernel<Product<kPrecision, false>, false, false>;
 }
-Kernel kernel_of(int precision, bool resident, bool cluster) {
-#if defined(AUDIOGEN_ONE_TYPE)
-    return kernel_of<AUDIOGEN_ONE_TYPE - 1>(resident, cluster);
+Kernel kernel_of(int precision, int width, bool resident, bool cluster) {
+#if !defined(AUDIOGEN_ONE_TYPE) || AUDIOGEN_ONE_TYPE == 2
+    if (precision == kBfloat16)
+        return width == 1 ? kernel_of<Multiply, kBfloat16>(resident, cluster)
+                          : kernel_of<MultiplyTile, kBfloat16>(resident, cluster);
+#endif
+#if !defined(AUDIOGEN_ONE_TYPE) || AUDIOGEN_ONE_TYPE == 3
+    if (precision == kInt8)
+        return width == 1 ? kernel_of<Multiply, kInt8>(resident, cluster)
+                          : kernel_of<MultiplyTile, kInt8>(resident, cluster);
+#endif
+#if !defined(AUDIOGEN_ONE_TYPE) || AUDIOGEN_ONE_TYPE == 1
+    return kernel_of<Multiply, kFloat32>(resident, cluster);
 #else
-    return precision == kFloat32    ? kernel_of<kFloat32>(resident, cluster)
-           : precision == kBfloat16 ? kernel_of<kBfloat16>(resident, cluster)
-                                    : kernel_of<kInt8>(resident, cluster);
+    return nullptr;
 #endif
 }
 
@@ -28,15 +37,16 @@ struct Way {
     Generation p;
     bool cluster;
     Kernel kernel;
+    int64_t cost;  // in thirds of the time that one stream takes for a layer
 };
 
-/// Clusters where a chain fits into one, else cooperative blocks with weights in shared memory, else with weights in
-/// L2. Empty: not even one stream fits.
+/// The best division for tiles of base.width streams. Clusters where a chain fits into one, else cooperative blocks with
+/// weights in shared memory, else with weights in L2. Empty: not even one tile fits.
 std::optional<Way> find_way(const Generation& base, const OnDeviceOf& device) {
     for (const bool cluster : {true, false}) {
         for (const bool resident : {true, false}) {
             if (cluster && (!resident || device.capability() < 90)) continue;
-            const Kernel kernel = kernel_of(base.precision, resident, cluster);
+            const Kernel kernel = kernel_of(base.precision, base.width, resident, cluster);
             auto attempt = [&](int streams) -> std::optional<Way> {
                 Generation p = base;
                 if (!divide(p, cluster, resident, streams, device.shared_limit(), device.multiprocessors()))
@@ -44,29 +54,45 @@ std::optional<Way> find_way(const Generation& base, const OnDeviceOf& device) {
                 if (cluster) {
                     if (p.blocks() > kMostBlocks) return std::nullopt;
                     const int most = clusters_at_once(kernel, dim3(p.threads), SharedPlan(p).bytes, p.blocks());
-                    p.chains = p.chains < most ? p.chains : most;
+                    p.chains = smaller(p.chains, most);
                 }
-                p.chains = p.chains < p.batch ? p.chains : p.batch;
-                return p.chains > 0 ? std::optional<Way>(Way{p, cluster, kernel}) : std::nullopt;
+                p.chains = smaller(p.chains, p.tiles());
+                if (p.chains <= 0) return std::nullopt;
+                const int64_t launches = (p.tiles() + p.chains * p.streams - 1) / (p.chains * p.streams);
+                const int64_t down = p.layers + 2 * p.blocks(),
+                              busiest = static_cast<int64_t>(p.streams) * (p.block_layers + 1);
+                const int64_t steps = launches * (down > busiest ? down : busiest);
+                return Way{p, cluster, kernel, steps * (p.width == 1 ? 3 : 4)};  // a tile takes a third longer
             };
             // Streams of a chain follow each other: more of them fill it, until they wait for the busiest block; but
             // their inboxes take room from weights.
             std::optional<Way> best;
-            int64_t least = 0;
-            for (int streams = 1; streams < 2 * base.batch && streams <= 256; streams *= 2) {
-                const std::optional<Way> way = attempt(streams < base.batch ? streams : base.batch);
+            for (int streams = 1; streams < 2 * base.tiles() && streams <= 256; streams *= 2) {
+                const std::optional<Way> way = attempt(smaller(streams, base.tiles()));
                 if (!way) break;
-                const Generation& p = way->p;
-                const int64_t launches = (p.batch + p.chains * p.streams - 1) / (p.chains * p.streams);
-                const int64_t down = p.layers + 2 * p.blocks(),
-                              busiest = static_cast<int64_t>(p.streams) * (p.block_layers + 1);  // in layers' times
-                const int64_t cost = launches * (down > busiest ? down : busiest);
-                if (!best || cost < least) best = way, least = cost;
+                if (!best || way->cost < best->cost) best = way;
             }
             if (best) return best;
         }
     }
     return std::nullopt;
+}
+
+/// Streams one by one, or 8 together on tensor cores (bfloat16, int8), whichever costs less. AUDIOGEN_GENERATION: auto;
+/// streams or tiles, to compare: an error where it is not to be had.
+std::optional<Way> find_way(Generation base, const OnDeviceOf& device, const std::string& wish) {
+    STD_TORCH_CHECK(wish == "auto" || wish == "streams" || wish == "tiles", "AUDIOGEN_GENERATION=", wish,
+                    ": one of auto, streams, tiles is needed");
+    std::optional<Way> best;
+    for (const int width : {1, kTileStreams}) {
+        if (wish == (width == 1 ? "tiles" : "streams") || (width > 1 && base.precision == kFloat32)) continue;
+        base.width = width;
+        const std::optional<Way> way = find_way(base, device);
+        if (way && (!best || way->cost < best->cost)) best = way;
+    }
+    STD_TORCH_CHECK(best || wish == "auto", "AUDIOGEN_GENERATION=", wish,
+                    ": this network, in this precision, does not run so on this chip");
+    return best;
 }
 
 std::tuple<Tensor, Tensor> generate(Tensor blob, std::vector<int64_t> plan, Tensor rings, Tensor last, Tensor position,
@@ -115,14 +141,17 @@ std::tuple<Tensor, Tensor> generate(Tensor blob, std::vector<int64_t> plan, Tens
     const Tensor samples = empty(last, {p.batch, given ? 0 : p.time}),
                  parameters = empty(last, {p.batch, given ? p.time : 0, p.outputs});
     p.samples = data<float>(samples), p.parameters = data<float>(parameters);
-    const std::optional<Way> way = find_way(p, device);
+    const char* wish = std::getenv("AUDIOGEN_GENERATION");
+    const std::optional<Way> way = find_way(p, device, wish ? wish : "auto");
     if (!way) return by_reference();
     if (p.time == 0) return {samples, parameters};
 
     p = way->p;
-    for (p.first_stream = 0; p.first_stream < p.batch; p.first_stream += way->p.chains * way->p.streams) {
-        const int left = p.batch - p.first_stream;
-        p.chains = left < way->p.chains ? left : way->p.chains;
+    const Tensor ready =
+        floats(last, {p.width == 1 ? 0 : static_cast<int64_t>(p.tiles()) * p.layers * 2 * p.wide_gate * p.width});
+    p.ready = data<float>(ready);
+    for (p.first_tile = 0; p.first_tile < p.tiles(); p.first_tile += way->p.chains * way->p.streams) {
+        p.chains = smaller(p.tiles() - p.first_tile, way->p.chains);
         const Tensor inboxes = torch::stable::new_zeros(
             last,
             std::vector<int64_t>{

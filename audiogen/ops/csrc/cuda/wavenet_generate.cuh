@@ -4,7 +4,8 @@
 // Chains. A chain of blocks holds the network once, its weights in shared memory for the whole launch: blocks of some
 // layers each, then blocks of rows of the hidden 1x1, then blocks of rows of the last 1x1. A stream's sample runs down
 // the chain; the first block draws it, and feeds it to the first layer. Several streams follow each other down one
-// chain like a pipeline, and several chains fill the chip.
+// chain like a pipeline, and several chains fill the chip. Where there are many, 8 go together, as one tile on tensor
+// cores: everything below that is said of a stream then holds of a tile, and every vector is 8 times as long.
 //
 // Messages. Data is its own flag: a word of 64 bits holds a float and the number of the step that it belongs to; a
 // reader spins until the number is right. No fences, no grid-wide barrier, nothing to reset within a launch. A word is
@@ -16,23 +17,28 @@
 // for the next step what does not depend on the next sample: bias + conditioning + the past taps of z, from the rings.
 // Rings live in global memory (L2): they are the state.
 //
-// Weights: the blob of wavenet_pack.py as it is: 4-byte words, [columns / lanes][64 rows], so that lanes of a warp read
-// neighbouring words of neighbouring rows (no bank conflict) and broadcast the vector. float32: 1 weight a word;
-// bfloat16: 2, float32 activations; int8: 4, by dp4a, with activations rounded as in the reference.
+// Weights: generation_products.cuh.
 //
 // Bound. One stream: latency. Per layer, 64 channels: 64 x 128 words through shared memory at 128 bytes a clock = 256
 // clocks (float32; 128 in bfloat16, 64 in int8), 64 x 64 for the residual: half of that; 4 barriers, tanh and logistic:
 // about 150; per hop 200 (cluster) to 900 (L2) clocks. Streams: a block needs, per step, its weights once through
 // shared memory: 220 KB / 128 = 1,700 clocks at most, so a chain makes 1e6 samples/s and 132 / blocks chains run side
 // by side. Weights that do not fit the chip's shared memory are read from L2 (kResident = false).
+//
+// Tiles: the way down the chain is the same but for 8 numbers a message and the conversion to words; by count 40,000
+// clocks for 30 layers, skip 256, 17 blocks in bfloat16 (a layer 700, skips and past taps off the path, a hop 900, the
+// head 3,000): 23 us a step. A block is busy for 1,500 clocks a layer and tile, so that 7 chains take 13 tiles each
+// before that is longer than the way down: 7 x 13 x 8 = 728 streams / 23 us = 32 million samples/s; 128 streams 5.5, 64
+// streams 2.8, at which one stream after the other does as well (12 blocks, 11 chains; 3,300 clocks a stream and block:
+// at most 6 million/s however many streams there are). Messages: 20 KB a tile and hop, 0.25 TB/s of L2 at 128 streams.
 #pragma once
 
+#include "generation_products.cuh"
 #include "launch.cuh"
 
 namespace audiogen {
 
 constexpr int kMostLayers = 128, kMostBlocks = 16;  // layers of a network; blocks of a cluster
-enum Precision { kFloat32, kBfloat16, kInt8 };
 enum Output { kSoftmax, kLogistics, kGaussian };
 
 struct Generation {
@@ -52,15 +58,20 @@ struct Generation {
     int numbers, taps, frames;
     float temperature, residual_scale, log_scale_min;
     float *samples, *parameters;  // (batch, time), (batch, time, outputs)
+    float* ready;                  // of tiles alone: (tiles, layers, 2 wide_gate, width)
     int batch, time;
-    // How the work lies on the chip.
-    int first_stream, chains, streams;  // chain c has the streams first_stream + c + chains * s, s < streams
+    // How the work lies on the chip. A tile: `width` streams that go together, 1 or 8.
+    int width;
+    int first_tile, chains, streams;  // chain c has the tiles first_tile + c + chains * s, s < streams
     int block_layers, layer_blocks, hidden_groups, hidden_blocks, last_groups, last_blocks;  // groups: of 64 rows
     uint64_t*
         inboxes;  // (chains, blocks, streams, inbox_words); null: a chain is a cluster, inboxes lie in shared memory
     int inbox_words, weight_bytes;  // weight_bytes: of a block, in shared memory
     int threads;
 
+    __host__ __device__ int tiles() const { return (batch + width - 1) / width; }
+    /// Numbers of a tile's vector in shared memory.
+    __host__ __device__ int tile_size(int size) const { return width == 1 ? size : width * (size + kPad); }
     __host__ __device__ int blocks() const { return layer_blocks + hidden_blocks + last_blocks; }
     __host__ __device__ int64_t vector_bytes(int rows) const { return 4 * static_cast<int64_t>(rows); }
     __host__ __device__ int64_t matrix_bytes(int rows, int columns) const {
@@ -102,8 +113,6 @@ struct Generation {
     }
 };
 
-__host__ __device__ constexpr int larger(int a, int b) { return a > b ? a : b; }
-
 /// Where things lie in a block's shared memory, in bytes. Inboxes first: at one place in all blocks of a cluster.
 struct SharedPlan {
     int weights, vector, words, parts, h, sum, ready, bytes;
@@ -114,12 +123,16 @@ struct SharedPlan {
         const int inbox = p.inboxes ? 0 : p.streams * p.inbox_words * 8;
         weights = inbox;  // a multiple of 128: inbox_words are one of 16
         vector = weights + p.weight_bytes;
-        words = vector + 4 * widest;
-        parts = words + 4 * widest;
-        h = parts + 4 * larger(p.threads, larger(2 * p.wide_gate, widest));
-        sum = h + 4 * p.block_layers * p.wide_gate;
-        ready = sum + 4 * widest;
-        bytes = ready + 4 * p.streams * p.block_layers * 2 * p.wide_gate;
+        words = vector + 4 * p.tile_size(widest);
+        const int words_of_tile = p.precision == kBfloat16 ? MultiplyTile<kBfloat16, true>::words_needed(widest)
+                                                           : MultiplyTile<kInt8, true>::words_needed(widest);
+        parts = words + 4 * (p.width == 1 ? widest : words_of_tile);
+        // Splits of one stream's product have the block's threads in all; of a tile's, 16 rows for every warp.
+        const int rows_of_parts = p.width == 1 ? p.threads : p.threads / 2;
+        h = parts + 4 * p.width * larger(rows_of_parts, larger(2 * p.wide_gate, widest));
+        sum = h + 4 * p.block_layers * p.tile_size(p.wide_gate);
+        ready = sum + 4 * p.tile_size(widest);
+        bytes = ready + (p.width == 1 ? 4 * p.streams * p.block_layers * 2 * p.wide_gate : 0);
     }
 };
 
@@ -175,113 +188,6 @@ __device__ __forceinline__ float wait_for(const uint64_t* at, uint32_t step) {
     } both = {static_cast<uint32_t>(word)};
     return both.value;
 }
-
-// ---------------------------------------------------------------------- a matrix times a vector, by a block
-
-struct Matrix {
-    const uint32_t* weights;
-    const float* scales;  // int8 alone
-    int rows, columns;
-};
-
-template <int kPrecision, bool kResident>
-struct Multiply {
-    static constexpr int kLanes = kPrecision == kFloat32 ? 1 : kPrecision == kBfloat16 ? 2 : 4;
-
-    /// What the columns are multiplied with: the vector itself, or for int8 its 255 steps, packed into `words`. All
-    /// threads; the vector is complete.
-    static __device__ __forceinline__ float prepare(const float* vector, int size, uint32_t* words) {
-        if constexpr (kPrecision == kInt8) return round_vector(vector, size, words);
-        return 1.0f;
-    }
-
-    static __device__ AUDIOGEN_ONE_COPY float round_vector(const float* vector, int size, uint32_t* words) {
-        AUDIOGEN_IS_SHARED(vector);
-        AUDIOGEN_IS_SHARED(words);
-        const int lane = threadIdx.x % 32;
-        float most = 0.0f;  // every warp finds it by itself, which spares a barrier
-        for (int at = lane; at < size; at += 32) most = fmaxf(most, fabsf(vector[at]));
-#pragma unroll
-        for (int distance = 16; distance; distance /= 2)
-            most = fmaxf(most, __shfl_xor_sync(0xFFFFFFFFu, most, distance));
-        const float step = most / 127.0f, inverse = step > 0.0f ? 1.0f / step : 0.0f;
-        for (int at = threadIdx.x; at < size / 4; at += blockDim.x) {
-            uint32_t word = 0;
-            for (int i = 0; i < 4; ++i)
-                word |= (static_cast<uint32_t>(static_cast<int>(rintf(vector[4 * at + i] * inverse))) & 0xFFu)
-                        << (8 * i);
-            words[at] = word;
-        }
-        __syncthreads();
-        return step;
-    }
-
-    static __device__ __forceinline__ int splits(int rows) { return larger(static_cast<int>(blockDim.x) / rows, 1); }
-
-    /// parts[split][row] = the products of a split of the columns (int8: integers, by their bits). A barrier must
-    /// follow.
-    static __device__ __forceinline__ void run(const Matrix& m, const float* vector, const uint32_t* words,
-                                               float* parts) {
-        run(m.weights, m.rows, m.columns, vector, words, parts);
-    }
-
-    static __device__ AUDIOGEN_ONE_COPY void run(const uint32_t* weights, int rows, int columns, const float* vector,
-                                                 const uint32_t* words, float* parts) {
-        AUDIOGEN_IS_SHARED(vector);
-        AUDIOGEN_IS_SHARED(words);
-        AUDIOGEN_IS_SHARED(parts);
-        if constexpr (kResident)
-            AUDIOGEN_IS_SHARED(weights);
-        else
-            AUDIOGEN_IS_GLOBAL(weights);
-        const int count = columns / kLanes, pieces = splits(rows);
-        for (int unit = threadIdx.x; unit < rows * pieces; unit += blockDim.x) {
-            const int row = unit % rows, split = unit / rows, group = row / 64;
-            const int stride = rows - 64 * group < 64 ? rows - 64 * group : 64;
-            const int begin = count * split / pieces, end = count * (split + 1) / pieces;
-            const uint32_t* w = weights + static_cast<int64_t>(group) * 64 * count + row % 64;
-            float sum = 0.0f;
-            int whole = 0;
-#pragma unroll 8
-            for (int k = begin; k < end; ++k) {
-                union {
-                    uint32_t bits;
-                    float value;
-                } low, high;
-                low.bits = w[k * stride];
-                if constexpr (kPrecision == kFloat32) sum = fmaf(low.value, vector[k], sum);
-                if constexpr (kPrecision == kBfloat16) {
-                    high.bits = low.bits & 0xFFFF0000u;  // a bfloat16 is the upper half of a float
-                    low.bits <<= 16;
-                    sum = fmaf(low.value, vector[2 * k], sum);
-                    sum = fmaf(high.value, vector[2 * k + 1], sum);
-                }
-                if constexpr (kPrecision == kInt8)
-                    whole = __dp4a(static_cast<int>(low.bits), static_cast<int>(words[k]), whole);
-            }
-            union {
-                int whole;
-                float value;
-            } both = {whole};
-            parts[unit] = kPrecision == kInt8 ? both.value : sum;
-        }
-    }
-
-    static __device__ __forceinline__ float result(const Matrix& m, const float* parts, int row, float step) {
-        float sum = 0.0f;
-        int whole = 0;
-#pragma unroll 1
-        for (int split = 0; split < splits(m.rows); ++split) {
-            union {
-                float value;
-                int whole;
-            } both = {parts[split * m.rows + row]};
-            sum += both.value;
-            whole += both.whole;
-        }
-        return kPrecision == kInt8 ? static_cast<float>(whole) * m.scales[row] * step : sum;
-    }
-};
 
 // ---------------------------------------------------------------------- drawing a sample, by one warp
 
@@ -342,9 +248,10 @@ __device__ __forceinline__ float draw(const Generation& p, const float* paramete
 
 // ---------------------------------------------------------------------- the kernel
 
-template <int kPrecision, bool kResident, bool kCluster>
+template <class Product, bool kResident, bool kCluster>
 struct Generator {
-    using Product = Multiply<kPrecision, kResident>;
+    static constexpr int W = Product::kWidth;
+    static constexpr bool kRearranged = kResident && W > 1;  // weights in shared memory lie fragment by fragment
     const Generation& p;
     const SharedPlan plan;
     unsigned char* shared;
@@ -370,10 +277,26 @@ struct Generator {
             return of_block(reinterpret_cast<uint64_t*>(shared), block) + static_cast<int64_t>(stream) * p.inbox_words;
         return p.inboxes + ((static_cast<int64_t>(chain) * p.blocks() + block) * p.streams + stream) * p.inbox_words;
     }
-    __device__ void send(int block, int stream, int at, float value, uint32_t step) const {
-        put_word(inbox(block, stream) + at, word_of(value, step));
+    __device__ void send(int block, int tile, int at, int j, float value, uint32_t step) const {
+        if (is_stream(tile, j)) put_word(inbox(block, tile) + at * W + j, word_of(value, step));
     }
-    __device__ int stream_number(int stream) const { return p.first_stream + chain + p.chains * stream; }
+    __device__ float receive(int tile, int at, int j, uint32_t step) const {
+        return is_stream(tile, j) ? wait_for(inbox(rank, tile) + at * W + j, step) : 0.0f;
+    }
+    __device__ int tile_number(int tile) const { return p.first_tile + chain + p.chains * tile; }
+    /// Stream j of a tile of this chain; the last tile may have less than W.
+    __device__ int64_t stream_number(int tile, int j) const { return static_cast<int64_t>(tile_number(tile)) * W + j; }
+    __device__ bool is_stream(int tile, int j) const { return W == 1 || stream_number(tile, j) < p.batch; }
+    /// use(number, stream) for `size` numbers of every stream of a tile, by all threads.
+    template <class Use>
+    static __device__ __forceinline__ void each(int size, Use use) {
+        for (int at = threadIdx.x; at < size * W; at += blockDim.x) use(at / W, at % W);
+    }
+    __device__ float* ready_of(int tile, int begin, int layer) const {
+        const int rows = 2 * p.wide_gate * W;
+        return W == 1 ? ready + (tile * p.block_layers + layer - begin) * rows
+                      : p.ready + (static_cast<int64_t>(tile_number(tile)) * p.layers + layer) * rows;
+    }
     __device__ const float* vector_at(int64_t offset) const { return reinterpret_cast<const float*>(p.blob + offset); }
 
     /// Copy this block's weights; -> where byte `from` of the blob now lies.
@@ -388,6 +311,10 @@ struct Generator {
         return {reinterpret_cast<const uint32_t*>(at),
                 reinterpret_cast<const float*>(at + static_cast<int64_t>(rows) * columns), rows, columns};
     }
+    /// The matrix at byte `at` of what begins at byte `from` of the blob and is held at `held`: in the product's order.
+    __device__ void arrange(const unsigned char* held, int64_t from, int64_t at, int rows, int columns) const {
+        Product::arrange(const_cast<unsigned char*>(held) + at, p.blob + from + at, rows, columns);
+    }
 
     // -------------------------------------------------- blocks of layers
 
@@ -400,76 +327,100 @@ struct Generator {
         int64_t ring_start = 0;
         for (int layer = 0; layer < begin; ++layer)
             ring_start += static_cast<int64_t>(p.dilations[layer]) * (p.kernel - 1);
+        if (kRearranged) {
+            __syncthreads();
+            const int64_t from = p.first_bytes() + begin * p.layer_bytes();
+            for (int layer = begin; layer < end; ++layer) {
+                const int64_t at = (layer - begin) * p.layer_bytes();
+                const bool is_last = layer + 1 == p.layers;
+                for (int age = 0; age < p.kernel; ++age)
+                    arrange(weights, from, at + age * p.matrix_bytes(2 * p.wide_gate, p.wide_channels),
+                            2 * p.wide_gate, p.wide_channels);
+                if (!is_last) arrange(weights, from, at + p.out_offset(), p.wide_channels, p.wide_gate);
+                arrange(weights, from, at + p.skip_offset(is_last), p.wide_skip, p.wide_gate);
+            }
+        }
         __syncthreads();
         if (p.time)
-            for (int s = 0; s < p.streams && stream_number(s) < p.batch; ++s)
+            for (int s = 0; s < p.streams && tile_number(s) < p.tiles(); ++s)
                 make_ready(weights, begin, end, ring_start, now, 0, s);
         for (int t = 0; t <= p.time; ++t)
-            for (int s = 0; s < p.streams && stream_number(s) < p.batch; ++s) {
+            for (int s = 0; s < p.streams && tile_number(s) < p.tiles(); ++s) {
                 if (rank == 0 && t > 0) finish(t - 1, s);
                 if (t == p.time) continue;
                 if (rank == 0)
                     enter(s);
                 else
-                    for (int c = threadIdx.x; c < p.wide_channels; c += blockDim.x)
-                        vector[c] = wait_for(inbox(rank, s) + c, t + 1);
+                    each(p.wide_channels, [&](int c, int j) {
+                        vector[Product::place(c, j, p.wide_channels)] = receive(s, c, j, t + 1);
+                    });
                 __syncthreads();
                 for (int layer = begin; layer < end; ++layer) one_layer(weights, begin, layer, ring_start, now + t, s);
                 if (end < p.layers)
-                    for (int c = threadIdx.x; c < p.wide_channels; c += blockDim.x)
-                        send(rank + 1, s, c, vector[c], t + 1);
+                    each(p.wide_channels, [&](int c, int j) {
+                        send(rank + 1, s, c, j, vector[Product::place(c, j, p.wide_channels)], t + 1);
+                    });
                 add_skips(weights, begin, end, t, s);
                 if (t + 1 < p.time) make_ready(weights, begin, end, ring_start, now, t + 1, s);
             }
     }
 
-    /// The slot of a layer's ring for the step `age` before `now`.
+    /// The slot of a layer's ring for step `now`, of the first stream of a tile.
     __device__ float* slot(int64_t ring_start, int begin, int layer, int64_t now, int s) const {
 #pragma unroll 1
         for (int before = begin; before < layer; ++before)
             ring_start += static_cast<int64_t>(p.dilations[before]) * (p.kernel - 1);
         const int64_t length = static_cast<int64_t>(p.dilations[layer]) * (p.kernel - 1);
         return p.rings +
-               (stream_number(s) * p.slots + ring_start + ((now % length) + length) % length) * p.wide_channels;
+               (stream_number(s, 0) * p.slots + ring_start + ((now % length) + length) % length) * p.wide_channels;
     }
 
     /// ready = bias + conditioning + past taps, for step t of this call. Ends with a barrier.
     __device__ void make_ready(const unsigned char* weights, int begin, int end, int64_t ring_start, int64_t now, int t,
                                int s) {
-        const int rows = 2 * p.wide_gate, stream = stream_number(s);
+        const int rows = 2 * p.wide_gate;
         for (int layer = begin; layer < end; ++layer) {
             const unsigned char* at = weights + (layer - begin) * p.layer_bytes();
             const float* bias = reinterpret_cast<const float*>(at + p.bias_offset());
-            float* to = ready + (s * p.block_layers + layer - begin) * rows;
-            for (int row = threadIdx.x; row < rows; row += blockDim.x) {
+            float* to = ready_of(s, begin, layer);
+            each(rows, [&](int row, int j) {
                 const int gate = row / 32 * 16 + row % 16, source = row % 32 / 16 * p.gate + gate;
                 float value = bias[row];
-                if (p.condition && gate < p.gate) {
+                if (p.condition && gate < p.gate && is_stream(s, j)) {
                     const float* c =
-                        p.condition +
-                        ((static_cast<int64_t>(stream) * p.layers + layer) * 2 * p.gate + source) * p.frames;
+                        p.condition + ((stream_number(s, j) * p.layers + layer) * 2 * p.gate + source) * p.frames;
                     if (!p.first)
                         value += c[static_cast<int64_t>(t) * p.frames / p.time];
                     else
                         for (int tap = 0; tap < p.taps; ++tap)
                             value += p.band[static_cast<int64_t>(t) * p.taps + tap] * c[p.first[t] + tap];
                 }
-                to[row] = value;
-            }
+                to[row * W + j] = value;
+            });
             for (int age = 1; age < p.kernel; ++age) {  // the tap `age` dilations ago
-                const float* past =
-                    slot(ring_start, begin, layer, now + t - static_cast<int64_t>(age) * p.dilations[layer], s);
-                for (int c = threadIdx.x; c < p.wide_channels; c += blockDim.x) vector[c] = past[c];
+                const int64_t then = now + t - static_cast<int64_t>(age) * p.dilations[layer];
+                each_of_ring(slot(ring_start, begin, layer, then, s), s,
+                             [](float& x, const float* ring) { x = ring ? *ring : 0.0f; });
                 __syncthreads();
                 const Matrix m = matrix(at + age * p.matrix_bytes(rows, p.wide_channels), rows, p.wide_channels);
-                const float step = Product::prepare(vector, p.wide_channels, words);
+                const auto step = Product::prepare(vector, p.wide_channels, words);
                 Product::run(m, vector, words, parts);
                 __syncthreads();
-                for (int row = threadIdx.x; row < rows; row += blockDim.x)
-                    to[row] += Product::result(m, parts, row, step);
+                each(rows, [&](int row, int j) { to[row * W + j] += Product::result(m, parts, row, j, step); });
             }
         }
         __syncthreads();
+    }
+
+    /// use(x, ring) for the numbers of `vector` and of a slot of a layer's ring, neighbouring lanes at neighbouring
+    /// channels; null: there is no such stream.
+    template <class Use>
+    __device__ __forceinline__ void each_of_ring(float* ring, int s, Use use) const {
+        for (int at = threadIdx.x; at < p.wide_channels * W; at += blockDim.x) {
+            const int c = W == 1 ? at : at % p.wide_channels, j = W == 1 ? 0 : at / p.wide_channels;
+            use(vector[Product::place(c, j, p.wide_channels)],
+                is_stream(s, j) ? ring + j * p.slots * p.wide_channels + c : nullptr);
+        }
     }
 
     /// x in `vector` -> h of this layer, the next x in `vector`. Ends with a barrier.
@@ -477,20 +428,21 @@ struct Generator {
                               int s) {
         const int rows = 2 * p.wide_gate;
         const unsigned char* at = weights + (layer - begin) * p.layer_bytes();
-        const float* made = ready + (s * p.block_layers + layer - begin) * rows;
-        float* own = h + (layer - begin) * p.wide_gate;
+        const float* made = ready_of(s, begin, layer);
+        float* own = h + (layer - begin) * p.tile_size(p.wide_gate);
         const Matrix present = matrix(at, rows, p.wide_channels);
-        float step = Product::prepare(vector, p.wide_channels, words);
+        auto step = Product::prepare(vector, p.wide_channels, words);
         Product::run(present, vector, words, parts);
-        float* ring = slot(ring_start, begin, layer, now, s);
-        for (int c = threadIdx.x; c < p.wide_channels; c += blockDim.x) ring[c] = vector[c];
+        each_of_ring(slot(ring_start, begin, layer, now, s), s, [](const float& x, float* ring) {
+            if (ring) *ring = x;
+        });
         __syncthreads();
-        for (int gate = threadIdx.x; gate < p.wide_gate; gate += blockDim.x) {
+        each(p.wide_gate, [&](int gate, int j) {
             const int row = gate / 16 * 32 + gate % 16;  // rows lie 16 tanh, 16 sigmoid, in turn
-            const float a = Product::result(present, parts, row, step) + made[row];
-            const float b = Product::result(present, parts, row + 16, step) + made[row + 16];
-            own[gate] = tanh_of<float>(a) * logistic_of<float>(b);
-        }
+            const float a = Product::result(present, parts, row, j, step) + made[row * W + j];
+            const float b = Product::result(present, parts, row + 16, j, step) + made[(row + 16) * W + j];
+            own[Product::place(gate, j, p.wide_gate)] = tanh_of<float>(a) * logistic_of<float>(b);
+        });
         __syncthreads();
         if (layer + 1 == p.layers) return;
         const Matrix out = matrix(at + p.out_offset(), p.wide_channels, p.wide_gate);
@@ -499,34 +451,38 @@ struct Generator {
         step = Product::prepare(own, p.wide_gate, words);
         Product::run(out, own, words, parts);
         __syncthreads();
-        for (int c = threadIdx.x; c < p.wide_channels; c += blockDim.x)
-            vector[c] = vector[c] * p.residual_scale + Product::result(out, parts, c, step) + bias[c];
+        each(p.wide_channels, [&](int c, int j) {
+            float& x = vector[Product::place(c, j, p.wide_channels)];
+            x = x * p.residual_scale + Product::result(out, parts, c, j, step) + bias[c];
+        });
         __syncthreads();
     }
 
     /// The sum of skips up to here, to the next block of layers or to all of the hidden 1x1. Ends with a barrier.
     __device__ void add_skips(const unsigned char* weights, int begin, int end, int t, int s) {
         for (int layer = begin; layer < end; ++layer) {
-            const float* own = h + (layer - begin) * p.wide_gate;
+            const float* own = h + (layer - begin) * p.tile_size(p.wide_gate);
             const Matrix m = matrix(weights + (layer - begin) * p.layer_bytes() + p.skip_offset(layer + 1 == p.layers),
                                     p.wide_skip, p.wide_gate);
-            const float step = Product::prepare(own, p.wide_gate, words);
+            const auto step = Product::prepare(own, p.wide_gate, words);
             Product::run(m, own, words, parts);
             __syncthreads();
-            for (int row = threadIdx.x; row < p.wide_skip; row += blockDim.x)
-                sum[row] = (layer == begin ? 0.0f : sum[row]) + Product::result(m, parts, row, step);
+            each(p.wide_skip, [&](int row, int j) {
+                float& total = sum[row * W + j];
+                total = (layer == begin ? 0.0f : total) + Product::result(m, parts, row, j, step);
+            });
             __syncthreads();
         }
         const bool to_head = end == p.layers;
-        for (int row = threadIdx.x; row < p.wide_skip; row += blockDim.x) {
+        each(p.wide_skip, [&](int row, int j) {
             const float before =
-                rank == 0 ? vector_at(p.head_offset())[row] : wait_for(inbox(rank, s) + p.wide_channels + row, t + 1);
+                rank == 0 ? vector_at(p.head_offset())[row] : receive(s, p.wide_channels + row, j, t + 1);
             if (!to_head)
-                send(rank + 1, s, p.wide_channels + row, before + sum[row], t + 1);
+                send(rank + 1, s, p.wide_channels + row, j, before + sum[row * W + j], t + 1);
             else
                 for (int block = 0; block < p.hidden_blocks; ++block)
-                    send(p.layer_blocks + block, s, row, before + sum[row], t + 1);
-        }
+                    send(p.layer_blocks + block, s, row, j, before + sum[row * W + j], t + 1);
+        });
         __syncthreads();
     }
 
@@ -534,9 +490,14 @@ struct Generator {
 
     /// The first layer, on the samples before this one -> `vector`.
     __device__ void enter(int s) {
-        const float* before = p.last + static_cast<int64_t>(stream_number(s)) * p.first_kernel;
         const float* table = vector_at(0);
-        for (int c = threadIdx.x; c < p.wide_channels; c += blockDim.x) {
+        each(p.wide_channels, [&](int c, int j) {
+            float& to = vector[Product::place(c, j, p.wide_channels)];
+            if (!is_stream(s, j)) {
+                to = 0.0f;
+                return;
+            }
+            const float* before = p.last + stream_number(s, j) * p.first_kernel;
             float x = table[static_cast<int64_t>(p.first_kernel) * p.inputs * p.wide_channels + c];
             for (int tap = 0; tap < p.first_kernel; ++tap) {
                 const float value = before[tap];
@@ -545,23 +506,24 @@ struct Generator {
                 else if (value >= 0.0f)
                     x += table[(static_cast<int64_t>(tap) * p.inputs + static_cast<int>(value)) * p.wide_channels + c];
             }
-            vector[c] = p.first_tanh ? tanhf(x) : x;
-        }
+            to = p.first_tanh ? tanhf(x) : x;
+        });
     }
 
     /// What the last 1x1 says of step t -> the sample, which becomes the last one. Ends with a barrier.
     __device__ void finish(int t, int s) {
-        const int64_t stream = stream_number(s);
-        for (int row = threadIdx.x; row < p.outputs; row += blockDim.x) {
-            const float value = wait_for(inbox(0, s) + row, t + 1);
-            sum[row] = value;
-            if (p.given) p.parameters[(stream * p.time + t) * p.outputs + row] = value;
-        }
+        each(p.outputs, [&](int row, int j) {
+            const float value = receive(s, row, j, t + 1);
+            sum[Product::place(row, j, p.wide_outputs)] = value;
+            if (p.given && is_stream(s, j)) p.parameters[(stream_number(s, j) * p.time + t) * p.outputs + row] = value;
+        });
         __syncthreads();
-        if (threadIdx.x < 32) {
+        for (int j = threadIdx.x / 32; j < W && is_stream(s, j); j += blockDim.x / 32) {  // a warp a stream
+            const int64_t stream = stream_number(s, j);
             const float sample = p.given ? p.given[stream * p.time + t]
-                                         : draw(p, sum, p.random + stream * p.numbers * p.time + t, p.time);
-            if (threadIdx.x == 0) {
+                                         : draw(p, sum + Product::place(0, j, p.wide_outputs),
+                                                p.random + stream * p.numbers * p.time + t, p.time);
+            if (threadIdx.x % 32 == 0) {
                 float* before = p.last + stream * p.first_kernel;
                 if (p.first_kernel == 2) before[0] = before[1];
                 before[p.first_kernel - 1] = sample;
@@ -582,22 +544,28 @@ struct Generator {
                       bytes = p.group_bytes(1, columns) / 64 * own;
         Matrix m = matrix(hold(from, bytes), own, columns);
         m.scales = vector_at(offset + p.group_bytes(1, columns) / 64 * rows) + first_row;
+        if (kRearranged) {
+            __syncthreads();
+            arrange(reinterpret_cast<const unsigned char*>(m.weights), from, 0, own, columns);
+        }
         __syncthreads();
         for (int t = 0; t < p.time; ++t)
-            for (int s = 0; s < p.streams && stream_number(s) < p.batch; ++s) {
-                for (int c = threadIdx.x; c < columns; c += blockDim.x) {
-                    const float value = wait_for(inbox(rank, s) + c, t + 1);
-                    vector[c] = relu_in ? fmaxf(value, 0.0f) : value;
-                }
+            for (int s = 0; s < p.streams && tile_number(s) < p.tiles(); ++s) {
+                each(columns, [&](int c, int j) {
+                    const float value = receive(s, c, j, t + 1);
+                    vector[Product::place(c, j, columns)] = relu_in ? fmaxf(value, 0.0f) : value;
+                });
                 __syncthreads();
-                const float step = Product::prepare(vector, columns, words);
+                const auto step = Product::prepare(vector, columns, words);
                 Product::run(m, vector, words, parts);
                 __syncthreads();
-                for (int row = threadIdx.x; row < own && first_row + row < most; row += blockDim.x) {
-                    const float value = Product::result(m, parts, row, step) + vector_at(bias_offset)[first_row + row];
+                each(smaller(own, most - first_row), [&](int row, int j) {
+                    const float value =
+                        Product::result(m, parts, row, j, step) + vector_at(bias_offset)[first_row + row];
                     for (int block = 0; block < receivers; ++block)
-                        send(first_receiver + block, s, first_row + row, relu_out ? fmaxf(value, 0.0f) : value, t + 1);
-                }
+                        send(first_receiver + block, s, first_row + row, j, relu_out ? fmaxf(value, 0.0f) : value,
+                             t + 1);
+                });
                 __syncthreads();
             }
     }
@@ -624,9 +592,9 @@ struct Generator {
     }
 };
 
-template <int kPrecision, bool kResident, bool kCluster>
+template <class Product, bool kResident, bool kCluster>
 __global__ void __launch_bounds__(512, 1) generate_kernel(Generation p) {
-    Generator<kPrecision, kResident, kCluster>(p).run();
+    Generator<Product, kResident, kCluster>(p).run();
 }
 
 __global__ void advance_kernel(int64_t* position, int time) {
@@ -635,13 +603,14 @@ __global__ void advance_kernel(int64_t* position, int time) {
 
 // ---------------------------------------------------------------------- how the work lies on the chip
 
-/// Fill in the division of the network into blocks, for `limit` bytes of shared memory a block and `streams` streams a
+/// Fill in the division of the network into blocks, for `limit` bytes of shared memory a block and `streams` tiles a
 /// chain. kResident: whether the weights fit. Returns false where even one stream without weights does not fit.
 inline bool divide(Generation& p, bool cluster, bool resident, int streams, int limit, int multiprocessors) {
     uint64_t none = 0;
     p.inboxes = cluster ? nullptr : &none;  // SharedPlan asks only whether there are any
     p.streams = streams;
-    p.inbox_words = larger(larger(p.wide_channels + p.wide_skip, p.wide_hidden), p.wide_outputs);  // a multiple of 16
+    p.inbox_words =  // a multiple of 16
+        p.width * larger(larger(p.wide_channels + p.wide_skip, p.wide_hidden), p.wide_outputs);
     const int hidden_groups = (p.wide_hidden + 63) / 64, last_groups = (p.wide_outputs + 63) / 64;
     auto blocks_of = [](int count, int each) { return (count + each - 1) / each; };
     auto fits = [&](int64_t bytes) {
