@@ -32,7 +32,7 @@ from audiogen.composers.grid import (
 from audiogen.composers.note_sampler import NoteSampling
 from audiogen.composers.note_tasks import TASKS, source_and_target
 from audiogen.composers.rules import RuleComposer, instrument_of
-from audiogen.conditioning.instruments import Instrument
+from audiogen.conditioning.instruments import INSTRUMENTS, Instrument
 from audiogen.conditioning.prompts import MusicalPlan, plan_prompt
 from audiogen.core.errors import UserError
 from audiogen.core.interfaces import Prompt
@@ -75,17 +75,23 @@ class Request:
 def read_request(
     prompt: Prompt, seconds: float, vocabulary: Vocabulary, task: str, sampling: NoteSampling, rng: SampleRng
 ) -> Request:
-    """What `prompt` asks of a model of this task. Raises `UserError` for what it cannot be asked."""
+    """What `prompt` asks of a model of this task. Raises `UserError` for what it cannot be asked.
+
+    The prompt's instrument plays all that is written; one that cannot play what this task writes leaves it to a piano.
+    """
     if not 0 < seconds <= MAX_SECONDS:
         raise UserError(f"seconds={seconds} must be above 0 and at most {MAX_SECONDS:g} for a learned composer")
     plan = plan_prompt(prompt)
     instrument = instrument_of(prompt)
     parts = tuple(part for part in parts_played(instrument) if part in TASKS[task])
+    if not parts:  # a melody for drums, an accompaniment for a cello: a piano plays it
+        instrument = INSTRUMENTS["grand piano"]
+        parts = tuple(part for part in parts_played(instrument) if part in TASKS[task])
     voices = tuple((name, instrument) for name in PARTS)
     style = vocabulary.style_token(style_of(prompt, plan, vocabulary))
     limits = Limits(
         styles=(style,), keys=_keys(plan, instrument), metres=_metres(plan), tempos=_tempos(plan), seconds=seconds,
-        bpm=plan.bpm, parts=parts or TASKS[task], low=0 if instrument.drum else instrument.low,
+        bpm=plan.bpm, parts=parts, low=0 if instrument.drum else instrument.low,
         high=127 if instrument.drum else instrument.high, in_key=sampling.in_key, together=TOGETHER,
         notes_a_bar=NOTES_A_BAR, sounding_end=True,
     )
