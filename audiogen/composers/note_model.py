@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from audiogen.composers.event_grammar import Grammar
 from audiogen.composers.events import HIT, PAD, PITCH, PREFIX, Vocabulary
-from audiogen.composers.note_request import read_request
+from audiogen.composers.note_request import Request, read_request
 from audiogen.composers.note_sampler import NoteSampling, sample_tokens
 from audiogen.composers.note_tasks import check_task
 from audiogen.core.interfaces import Player, Prompt, TokenBatch
@@ -99,11 +99,18 @@ class NoteModel(nn.Module):
         their melody. Where nothing is given the rule composer writes what it starts from. `rng`: SampleRng,
         torch.Generator or a seed; the same, the same score.
         """
+        request, tokens = self.write(prompt, seconds=seconds, rng=rng, sampling=sampling)
+        return request.finished if request.finished is not None else request.score(tokens)
+
+    def write(
+        self, prompt: Prompt, *, seconds: float, rng: Any = 0, sampling: NoteSampling | None = None
+    ) -> tuple[Request, list[int]]:
+        """What `compose` makes its score of: the request as it was read, and the tokens (none where it is finished)."""
         source = source_rng(rng)
         sampling = sampling or self.config.sampling
         request = read_request(prompt, seconds, self.vocabulary, self.config.task, sampling, source)
         if request.finished is not None:
-            return request.finished
+            return request, []
         grammar = Grammar(self.vocabulary, request.limits)
         was_training = self.training
         self.eval()
@@ -118,7 +125,11 @@ class NoteModel(nn.Module):
             )[0]
         finally:
             self.train(was_training)
-        return request.score(tokens)
+        return request, tokens
+
+    def save_demo(self, prompt: Prompt, path: Path) -> None:
+        """Compose `prompt` with seed 0 into the MIDI file `path`."""
+        self.compose(prompt, seconds=prompt.seconds, rng=0).save(path)
 
 
 def source_rng(rng: Any) -> SampleRng:
@@ -181,4 +192,4 @@ class NoteTask:
 
     def demo(self, model: nn.Module, folder: Path, step: int) -> None:
         for name, prompt in self.demos:
-            model.compose(prompt, seconds=prompt.seconds, rng=0).save(folder / f"{name}.mid")
+            model.save_demo(prompt, folder / f"{name}.mid")

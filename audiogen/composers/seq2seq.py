@@ -19,19 +19,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from audiogen.composers.events import BLOCKS, PREFIX
+from audiogen.composers.events import BAR, BLOCKS, PREFIX, Vocabulary
 from audiogen.composers.note_model import NoteModel, token_losses
 from audiogen.composers.note_sampler import NoteSampling
 from audiogen.core.errors import UserError
-from audiogen.core.interfaces import TokenBatch
+from audiogen.core.interfaces import Prompt, TokenBatch
 from audiogen.core.rng import SampleRng
+from audiogen.core.score import Score
 from audiogen.nn.alignment import ALIGNMENTS, Memory
+from audiogen.nn.alignment_picture import READABLE, save_alignment
 from audiogen.nn.dropout import drop_channels
 
 
@@ -191,6 +194,24 @@ class Seq2SeqComposer(NoteModel):
 
     # ------------------------------------------------------------------ what it looked at
 
+    def compose_and_show(
+        self, prompt: Prompt, picture: str | Path, *, seconds: float, rng: Any = 0, sampling: NoteSampling | None = None
+    ) -> Score:
+        """As `compose`; and `picture`, a PNG, shows what was looked at (columns) while each token was written (rows).
+
+        Raises `UserError` where nothing had to be written.
+        """
+        request, tokens = self.write(prompt, seconds=seconds, rng=rng, sampling=sampling)
+        if request.finished is not None:
+            raise UserError(f"{picture}: nothing was written, as the notes that were given last {seconds:g} s already")
+        weights = self.alignment(tokens, request.source)
+        given, written = (_names(line, self.vocabulary) for line in (request.source, tokens[1:]))
+        save_alignment(weights, picture, given=given, written=written, title=self.config.task.replace("_", " "))
+        return request.score(tokens)
+
+    def save_demo(self, prompt: Prompt, path: Path) -> None:
+        self.compose_and_show(prompt, path.with_suffix(".png"), seconds=prompt.seconds, rng=0).save(path)
+
     @torch.inference_mode()
     def alignment(self, tokens: Sequence[int], source: Sequence[int]) -> Tensor:
         """(tokens, source tokens): where the decoder looked before each of `tokens`; the first, which is given, has no
@@ -198,6 +219,14 @@ class Seq2SeqComposer(NoteModel):
         device = self.bias.device
         state = self.begin(1, torch.tensor([list(source)], device=device))
         return self._decode(torch.tensor([list(tokens)[:-1]], device=device), state, None)[2][0].cpu()
+
+
+def _names(tokens: Sequence[int], vocabulary: Vocabulary) -> list[str]:
+    """A name for every token; of many tokens only the bars have one, and are numbered."""
+    if len(tokens) <= READABLE:
+        return vocabulary.words(tokens).split(" ")
+    bars = [sum(map(BAR.has, tokens[: i + 1])) if BAR.has(token) else 0 for i, token in enumerate(tokens)]
+    return [f"bar {bar}" if bar else "" for bar in bars]
 
 
 def _run(layer: nn.LSTM, x: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from audiogen.core.files import whole_file
 
-READABLE = 160  # tokens on an axis; the names of more would lie on top of each other
+READABLE = 120  # names on an axis; more would lie on top of each other
 
 
 def save_alignment(
@@ -17,7 +17,7 @@ def save_alignment(
 ) -> None:
     """weights (tokens, memory tokens) -> a PNG: a column for every given token, a row for every written one.
 
-    `given` and `written` name them; names that would not be readable are left out.
+    `given` and `written` name them; empty names are not drawn, and none are where they could not be read.
     """
     # Figure and canvas without pyplot: no global state, no display, safe in threads.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -32,10 +32,10 @@ def save_alignment(
     axes = figure.add_subplot()
     image = axes.imshow(weights.detach().float().cpu().numpy(), aspect="auto", cmap="magma", vmin=0.0)
     axes.set(xlabel="given", ylabel="written", title=title)
-    if given and columns <= READABLE:
-        axes.set_xticks(range(columns), given, rotation=90, fontsize=6)
-    if written and rows <= READABLE:
-        axes.set_yticks(range(rows), written, fontsize=6)
+    for names, ticks, options in ((given, axes.set_xticks, {"rotation": 90}), (written, axes.set_yticks, {})):
+        places = [place for place, name in enumerate(names) if name]
+        if 0 < len(places) <= READABLE:
+            ticks(places, [names[place] for place in places], fontsize=6, **options)
     figure.colorbar(image, label="weight")
     with whole_file(path) as part:
         figure.savefig(part, format="png", dpi=110)
