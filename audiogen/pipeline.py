@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 import audiogen
+from audiogen.composers import load_composer
 from audiogen.conditioning.labels import Reading, StyleVocabulary
 from audiogen.conditioning.piano_roll import piano_roll
 from audiogen.conditioning.prompts import plan_prompt
@@ -28,7 +29,6 @@ from audiogen.core.config import from_dict, to_dict
 from audiogen.core.errors import UserError
 from audiogen.core.interfaces import Condition, Prompt
 from audiogen.core.mel_format import MelFormat
-from audiogen.core.registry import resolve
 from audiogen.core.rng import SampleRng
 from audiogen.core.score import Note, Score
 
@@ -177,7 +177,7 @@ class Engine:
             return None
         if prompt.score is not None:
             return prompt.score
-        composer = resolve("composer", self.composer)()
+        composer = load_composer(self.composer)
         asked = replace(prompt, styles=((leading, 1.0),))
         # All voices of a clip share the seed, and with it the tempo, the key and the chords.
         return composer.compose(asked, seconds=prompt.seconds, rng=SampleRng(seed, stream="score"))
