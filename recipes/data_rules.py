@@ -11,7 +11,7 @@ Writes `NNNNNN.mid`; `tunes.jsonl`, a line a piece: file, split, style, key, bpm
 seconds, notes, seed and number; and `metadata.csv`, by which the learned composers read such a folder. Of every 20
 pieces one is valid and one is test. The pieces may be used for anything (CC0).
 
-Cost: about 0.25 s a piece of 30 s on one core (EPYC, 2 shared cores): an hour of music in half a minute.
+Cost: about 0.1 s of one core a piece of 30 s (54 pieces, 0.46 hours of music, in 5.6 s).
 """
 
 from __future__ import annotations

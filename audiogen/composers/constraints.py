@@ -96,7 +96,7 @@ def _lengths(text: str) -> Rhythm:
             length = Fraction(word.removeprefix("r"))
         except (ValueError, ZeroDivisionError):
             length = Fraction(0)
-        if not Fraction(1, 32) <= length <= 64:
+        if not Fraction(1, 16) <= length <= 64:
             raise UserError(
                 f"rhythm {text!r}: {word!r} is no length; write 'x..x ..x.' or quarter notes such as '1 1/2 1/2 r1'"
             )

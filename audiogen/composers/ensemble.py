@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 import random
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from audiogen.composers.chords import Bar, Symbol, degree, key_of, outside, progression, written
-from audiogen.composers.constraints import Constraints, Rhythm, in_beats, read_rhythm, roles
+from audiogen.composers.constraints import MAX_BARS, Constraints, Rhythm, in_beats, read_rhythm, roles
 from audiogen.composers.harmonise import harmonise
 from audiogen.composers.harmony import Key, best_key, nearest, random_key
 from audiogen.composers.melody import Onset, line
@@ -27,7 +28,7 @@ from audiogen.core.errors import UserError
 from audiogen.core.interfaces import Prompt
 from audiogen.core.score import Note, Score
 
-MAX_BARS = 4000
+MAX_GIVEN = 20_000  # notes
 # What an instrument plays when it plays alone, by its family.
 SOLO = {"drums": ("drums",), "bass": ("bass",), "lead": ("melody",), "drone": ("melody",)}
 SOLO_CHORDS = ("melody", "harmony", "bass")
@@ -86,8 +87,9 @@ class _Writer:
     def __init__(self, prompt: Prompt, fixed: Constraints, seconds: float, rng: random.Random) -> None:
         self.rng, self.fixed, self.readings = rng, fixed, []
         notes = in_beats(fixed.notes) if fixed.notes is not None else None
-        if notes is not None and not notes.notes:
-            raise UserError("the given score has no notes; leave it out, or give one that has")
+        if notes is not None and not 0 < len(notes.notes) <= MAX_GIVEN:
+            raise UserError(f"the given score has {len(notes.notes)} notes; give one with 1 to {MAX_GIVEN}")
+        self._own_onsets: dict[int, set[float]] = {}  # bar -> where in it the given melody's notes start
         self.form, plan = self._form(prompt)
         self.style: Style = style_of_form(self.form)
         self.metre = Metre.named(self._metre(prompt, plan, notes))
@@ -350,9 +352,12 @@ class _Writer:
         """The rhythm of the given notes, bar by bar, for the bars that go on from them."""
         if not own:
             return []
-        start = number % self.given.until["melody"] * self.metre.length
-        here = sorted({round(n.beat - start, 6) for n in own if start - 1e-6 <= n.beat < start + self.metre.length})
-        ends = [*here[1:], self.metre.length]
+        if not self._own_onsets:
+            for note in own:
+                bar, at = divmod(note.beat + 1e-6, self.metre.length)
+                self._own_onsets.setdefault(int(bar), set()).add(round(max(at - 1e-6, 0.0), 6))
+        here = sorted(self._own_onsets.get(number % self.given.until["melody"], ()))
+        ends = [*here, self.metre.length][1:]
         return [(at, end - at) for at, end in zip(here, ends, strict=True) if end - at > 1e-3]
 
     def _slot(self, number: int, at: float, beats: float):
@@ -383,7 +388,11 @@ class _Writer:
                 if slot.chord is not None:
                     moments.append((start + at, end - at, slot.chord))
         melody = self.given.parts.get("melody", [])
-        sung = [next((n.pitch for n in melody if n.beat <= at + 1e-6 < n.beat + n.beats), None) for at, _, _ in moments]
+        starts = [note.beat for note in melody]
+        sung: list[int | None] = []
+        for at, _, _ in moments:  # the given note that sounds there
+            last = bisect_right(starts, at + 1e-6) - 1
+            sung.append(melody[last].pitch if last >= 0 and sum((melody[last].beat, melody[last].beats)) > at else None)
         ranges = {
             voice: (max(low, self.players[part].low), min(high, self.players[part].high))
             for voice, part, low, high in (("bass", "bass", 40, 60), ("tenor", "harmony", 48, 67),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from audiogen.composers.chords import Bar, Slot, Symbol, degree
@@ -19,9 +20,14 @@ def harmonise(notes: Sequence[Note], bars: int, metre: Metre, key: Key, *, chang
     choices = [degree(name, key) for name in _DEGREES[key.mode]]
     width = metre.length / changes
     table: list[list[tuple[float, int]]] = []
+    sounding: list[list[Note]] = [[] for _ in range(bars * changes)]
+    for note in notes:
+        last = min(math.ceil((note.beat + note.beats) / width - 1e-9), len(sounding))
+        for number in range(int(note.beat // width), last):
+            sounding[number].append(note)
     for number in range(bars * changes):
         start = number * width
-        fits = [_fit(notes, chord, start, start + width, metre) for chord in choices]
+        fits = [_fit(sounding[number], chord, start, start + width, metre) for chord in choices]
         if number == 0:
             table.append([(fit + (1.5 if index == 0 else 0.0), 0) for index, fit in enumerate(fits)])
             continue

@@ -242,7 +242,7 @@ STYLES: dict[str, Style] = {
     ),
     "techno": Style(
         "AAB",
-        {"A": "I | I | I | bVII", "B": "IV | IV | I | I"}, {"A": "i | i | i | VII", "B": "VI | VI | i | VII"},
+        {"A": "I | I | IV | I", "B": "I | I | vi | V"}, {"A": "i | i | VI | i", "B": "i | i | iv | VII"},
         ("x..x ..x. x..x ..x.", "x.x. .x.. x.x. .x..", "..x. ..x. ..x. .xx."), "x..x ..x. x... ....",
         ("..x. ..x. ..x. ..x.", "x..x ..x. ..x. ...."), (".111 .111 .111 .118",),
         _band("steel drum", "electric piano", "electric bass", "TR-808 drums"),

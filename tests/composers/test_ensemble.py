@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from audiogen.composers.chords import progression
@@ -201,7 +203,7 @@ def test_contradictions_are_read_sensibly_and_said(fixed, fields, said):
     ({"notes": motif(), "bars": 1}, "2 bars"), ({"bars": 0}, "bars=0"), ({"parts": ("bas",)}, "did you mean 'bass'"),
     ({"chords": "Am Hm"}, "chord 'Hm'"), ({"rhythm": "x.x.x"}, "5 cells"), ({"rhythm": "1 nonsense"}, "nonsense"),
     ({"rhythm": "-x"}, "holds"), ({"rhythm": "r1 r1"}, "no note"), ({"rhythm": "1 1/0"}, "1/0"),
-    ({"notes": Score(())}, "no notes"),
+    ({"notes": Score(())}, "has 0 notes"),
 ])
 def test_what_cannot_be_is_one_clear_error(fixed, said):
     with pytest.raises(UserError, match=said) as caught:
@@ -239,6 +241,37 @@ def test_a_given_melody_is_harmonised_with_chords_that_hold_it():
 def test_who_gets_an_ensemble(prompt, wanted):
     assert asks_for_ensemble(prompt, Constraints()) == wanted
     assert asks_for_ensemble(prompt, Constraints(bars=4))
+
+
+def test_whatever_is_wished_together_is_a_score_that_keeps_it_or_one_error():
+    """Random wishes, sensible and not: notes between all beats, metres nobody plays, chords that are none."""
+    rng = random.Random(4)
+    written = 0
+    for number in range(40):
+        fixed = {"parts": tuple(rng.sample(PARTS, rng.randint(1, 4)))} if rng.random() < 0.5 else {}
+        if rng.random() < 0.5:
+            signs = ("Am", "F", "C7", "G/B", "N.C.", ".", "|", "Hm", "F#m7b5", "G5", "C13")
+            fixed["chords"] = " ".join(rng.choice(signs) for _ in range(rng.randint(1, 9)))
+        if rng.random() < 0.4:
+            fixed["rhythm"] = rng.choice(("x..x", "xxxx|x-x-", "1 1/2 1/2", "r1 3", "....x", "64", "x-.x-.x"))
+        if rng.random() < 0.5:
+            fixed["notes"] = Score(tuple(
+                Note(0, 0, rng.randint(0, 127), rng.randint(1, 127), rng.uniform(0, 14), rng.choice((0.001, 0.5, 9)),
+                     rng.choice(("", "cello", "x")), rng.randint(0, 127), rng.random() < 0.2)
+                for _ in range(rng.randint(1, 30))
+            ), bpm=rng.choice((20, 100, 333.3)), metre=rng.choice(("4/4", "7/8", "1/4", "13/16")), key="Db minor")
+        fields = {"metre": rng.choice((None, "5/8", "32/1")), "key": rng.choice((None, "Cb minor"))}
+        try:
+            style = rng.choice((*FORMS, "cello", "drum kit", ""))
+            piece = write(style, fixed=fixed, seconds=4.0, seed=number, **fields)
+        except UserError as reason:
+            assert "\n" not in str(reason)
+            continue
+        written += 1
+        kept = {(n.beat, n.beats, n.pitch, n.velocity) for n in piece.score.notes}
+        assert all((n.beat, n.beats, n.pitch, n.velocity) in kept for n in getattr(fixed.get("notes"), "notes", ()))
+        assert piece.score.notes and all(0 <= n.pitch <= 127 and n.beats > 0 for n in piece.score.notes)
+    assert written > 20
 
 
 def test_the_tables_are_sound():

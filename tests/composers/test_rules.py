@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import random
 from collections import Counter
 
@@ -177,6 +178,22 @@ def test_six_eight_is_felt_in_dotted_quarters():
     assert felt_bpm(compose("waltz", bpm=150.0, metre="3/4")) == pytest.approx(150.0)
     assert Metre.named("7/8").beats == ((0.0, 1.0), (1.0, 1.0), (2.0, 1.5))
     assert Metre.named("12/8").length == 6.0
+
+
+@pytest.mark.parametrize(
+    "name, text, digest",
+    [
+        ("grand piano", "slow waltz in A minor", "0ceff242f46beaa2"),
+        ("electric bass", "blues", "93aba78e8fe33126"),
+        ("drum kit", "rock", "ab24ac587b7b7a80"),
+        ("violin section", "", "ed42513167df7bab"),
+    ],
+)
+def test_a_seed_still_writes_what_it_wrote_when_clips_were_made_from_it(name, text, digest):
+    """`audiogen again` composes a clip's score anew from prompt and seed: its notes may never change."""
+    score = RuleComposer().compose(Prompt(text, style(name)), seconds=12.0, rng=SampleRng(7, stream="score"))
+    notes = [(round(n.onset, 6), round(n.duration, 6), n.pitch, n.velocity) for n in score.notes]
+    assert hashlib.sha256(repr(notes).encode()).hexdigest()[:16] == digest
 
 
 def test_every_form_has_a_grammar():
