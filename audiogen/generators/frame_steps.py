@@ -1,12 +1,14 @@
 """What models share that make mel frames one after the other: steps of several frames, the past, and the output.
 
-A frame is so much like the one before that a model can score well by copying it, and then, when it hears itself, drifts
-into silence or a drone. Three things are against that:
+A frame is so much like the one before that a model scores well by copying it, and then, when it hears itself, drifts
+into silence (the commonest sound there is, and the easiest to go on with), a drone or noise. Against that:
 
-* In training the past that the model sees is spoiled by noise, of a level that it is told, and at times hidden. When
-  sampling, noise of a small level is added as well: the model never relies on more of the past than it was shown.
-* Each frame is predicted around `centre`, which follows from the condition alone. The past enters by how far it was
-  from its own centre, times a gain below `MOST_KEPT`: what went astray dies out, and nothing can blow up.
+* In training the past that the model sees is spoiled (`spoiled_past`): by noise of a level that it is told, by spans of
+  silence and of wrong frames, and at times it is hidden. So it learns to find back to what style and score ask for.
+  When sampling, noise of a small level is added as well.
+* Each frame is predicted around `centre`, which follows from the condition alone and has a loss of its own. The past
+  enters by how far it was from its own centre, times a gain below `MOST_KEPT`: what went astray dies out, and nothing
+  can blow up.
 * The output is a distribution and is drawn from (`mixture_density.py`): the mean of what may follow is a blur.
 """
 
@@ -23,6 +25,7 @@ from torch import Tensor, nn
 from audiogen.core.errors import UserError
 from audiogen.core.interfaces import Condition
 from audiogen.core.rng import SampleRng
+from audiogen.generators.mel_model import MelModel
 from audiogen.generators.mixture_density import Mixture, MixtureDensity, mixture_mean
 
 MOST_KEPT = 0.95  # of a deviation from the centre, from one step to the next
@@ -33,7 +36,8 @@ class FrameSampling:
     """How a clip is drawn. Every field is written into the clip."""
 
     temperature: float = 0.6
-    """Deviation of what is drawn, where a score is played, in that of the model; 0 gives the components' means."""
+    """Of what is drawn, where a score is played: 1 as the model has it, below 1 nearer to the likeliest, 0 the mean of
+    the likeliest component."""
     texture_temperature: float = 0.9
     """The same where there is no score."""
     history_noise: float = 0.2
@@ -86,17 +90,53 @@ class Past(NamedTuple):
         return torch.cat((self.frames, self.seen, self.level), dim=-1)
 
 
-def spoiled_past(steps: Tensor, rng: SampleRng, *, noise: float, hide: float) -> Past:
-    """Training's past of every step (batch, steps, dim): noise of a level up to `noise`, each clip's own, on it;
-    a share `hide` of the steps does not see it at all."""
+def silent_step(model: MelModel, group: int) -> Tensor:
+    """A step of digital silence, in deviations: (group * n_mels,)."""
+    return ((model.config.mel.lowest - model.mel_mean) / model.mel_std)[:, 0].tile(group)
+
+
+@dataclass(frozen=True)
+class SpoilConfig:
+    """How training spoils the past that a model sees."""
+
+    noise: float = 0.6
+    """Largest deviation of the noise; each clip draws its own."""
+    wrong: float = 0.6
+    """Largest share of a clip's steps whose past is replaced: by silence, or by frames of another time and level."""
+    span: int = 25
+    """About so many steps in a row are replaced."""
+    hide: float = 0.15
+    """Share of steps that do not see the past at all."""
+
+    def __post_init__(self) -> None:
+        if not (self.noise >= 0 and 0 <= self.wrong < 1 and 0 <= self.hide <= 1 and self.span >= 1):
+            raise UserError(f"spoil: noise={self.noise} must be at least 0, wrong={self.wrong} and hide={self.hide} "
+                            f"shares, span={self.span} at least 1")
+
+
+def spoiled_past(steps: Tensor, silence: Tensor, rng: SampleRng, config: SpoilConfig) -> Past:
+    """Training's past of every step: steps (batch, count, dim), silence (dim,), a step of it."""
     batch, count, dim = steps.shape
-    rng = rng.fork("past")
-    level = noise * rng.rand(1, 1, device=steps.device)  # (batch, 1, 1)
-    seen = (rng.rand(count, 1, device=steps.device) >= hide).to(steps.dtype)
-    seen[:, 0] = 0
+    rng, device = rng.fork("past"), steps.device
     before = F.pad(steps[:, :-1], (0, 0, 1, 0))
-    before = (before + level * rng.randn(count, dim, device=steps.device)) * seen
-    return Past(before, seen, level.expand(batch, count, 1))
+    chance = rng.rand(4, device=device)  # (batch, 4)
+    # Half of the clips meet silence; the others what they were at another time, louder or softer.
+    moved = torch.stack([
+        row.roll(1 + int(place * count), dims=0) for row, place in zip(before, chance[:, 0].tolist(), strict=True)
+    ])
+    moved = moved + rng.randn(1, 1, device=device)
+    other = torch.where(chance[:, 1, None, None] < 0.5, silence, moved)
+    # Where a slow noise is above the level that it exceeds so often.
+    span = min(config.span | 1, 2 * count - 1)
+    slow = F.avg_pool1d(rng.randn(1, count, device=device), span, stride=1, padding=span // 2, count_include_pad=False)
+    level = torch.special.ndtri(1 - config.wrong * chance[:, 2]) / math.sqrt(span)
+    wrong = slow[:, 0] > level[:, None]  # (batch, count)
+    before = torch.where(wrong.unsqueeze(-1), other, before)
+
+    noise = config.noise * chance[:, 3, None, None]  # (batch, 1, 1)
+    seen = (rng.rand(count, 1, device=device) >= config.hide).to(steps.dtype)
+    seen[:, 0] = 0
+    return Past((before + noise * rng.randn(count, dim, device=device)) * seen, seen, noise.expand(batch, count, 1))
 
 
 def own_past(step: Tensor | None, noise: Tensor, level: float) -> Past:
@@ -116,7 +156,7 @@ class FrameOutput(nn.Module):
         self.density = MixtureDensity(width, group * n_mels, components=components, rank=rank)
         self.keep = nn.Linear(width, group * n_mels)
         nn.init.zeros_(self.keep.weight)
-        nn.init.zeros_(self.keep.bias)
+        nn.init.constant_(self.keep.bias, -2.0)  # at first a tenth
 
     def forward(self, hidden: Tensor, centre: Tensor, centre_before: Tensor, past: Past) -> Mixture:
         """centre, centre_before (..., group * n_mels): of this step and of the one before."""
@@ -126,10 +166,23 @@ class FrameOutput(nn.Module):
         return self.density(hidden, centre + kept * astray.tile(self.group))
 
 
-def likelihood_losses(x: Tensor, mixture: Mixture, density: MixtureDensity, *, weight: Tensor) -> dict[str, Tensor]:
-    """x (batch, steps, dim), weight (batch, steps) 0 or 1 -> "loss", the negative log-likelihood in nats a mel bin, and
-    "error", of the mixture's mean, in deviations. Means over the steps of every clip, then over the batch."""
+def frame_losses(
+    x: Tensor, mixture: Mixture, centre: Tensor, density: MixtureDensity, *, weight: Tensor, centre_weight: float
+) -> dict[str, Tensor]:
+    """x, centre (batch, steps, dim), weight (batch, steps) 0 or 1. Means over the steps of a clip, then over the batch:
+
+    "loss" = "likelihood" (negative, in nats a mel bin) + centre_weight * "centre" (L1 distance, in deviations);
+    "error": L1 distance of the mixture's mean.
+    """
     share = weight / weight.sum(dim=1, keepdim=True).clamp(min=1) / len(x)
-    error = (mixture_mean(mixture).detach() - x).abs().mean(dim=-1)
-    loss = -(density.log_likelihood(x, mixture) * share).sum() / x.shape[-1]
-    return {"loss": loss, "error": (error * share).sum()}
+
+    def mean(values: Tensor) -> Tensor:
+        return (values * share).sum()
+
+    likelihood = -mean(density.log_likelihood(x, mixture)) / x.shape[-1]
+    off_centre = mean((x - centre).abs().mean(dim=-1))
+    error = mean((x - mixture_mean(mixture).detach()).abs().mean(dim=-1))
+    return {
+        "loss": likelihood + centre_weight * off_centre,
+        "likelihood": likelihood.detach(), "centre": off_centre.detach(), "error": error,
+    }

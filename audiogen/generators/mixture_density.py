@@ -56,15 +56,17 @@ def draw(
     """A sample x (batch, dim) of mixtures (batch, components, dim).
 
     which (batch,) uniform in [0, 1) chooses the component; noise (batch, dim + rank) standard normal moves it from its
-    mean. `temperature`, a number or (batch,), scales that move; the choice is drawn as it is.
+    mean. `temperature`, a number or (batch,): below 1 the choice is sharpened and the move is smaller (Graves 2013, eq.
+    61 and 62), 0 gives the mean of the likeliest component.
     """
-    below = torch.softmax(mixture.logits, dim=-1).cumsum(-1)[:, :-1]  # (batch, components - 1)
+    temperature = torch.as_tensor(temperature, dtype=mixture.mean.dtype, device=mixture.mean.device).reshape(-1, 1)
+    weights = torch.softmax(mixture.logits / temperature.clamp(min=1e-4), dim=-1)
+    below = weights.cumsum(-1)[:, :-1]  # (batch, components - 1)
     chosen = (which[:, None] >= below).sum(-1)  # (batch,)
     rows = torch.arange(len(chosen), device=chosen.device)
     dim = mixture.mean.shape[-1]
     along = torch.einsum("bdr,br->bd", directions[chosen], noise[:, dim:])
     move = torch.exp(mixture.log_spread[rows, chosen]) * (noise[:, :dim] + along)
-    temperature = torch.as_tensor(temperature, dtype=move.dtype, device=move.device).reshape(-1, 1)
     return mixture.mean[rows, chosen] + temperature * move
 
 
@@ -77,8 +79,10 @@ class MixtureDensity(nn.Module):
         self.out = nn.Linear(width, components * (1 + 2 * dim))
         # Small but not zero: the likelihood depends on V V^T, whose gradient at V = 0 is 0.
         self.directions = nn.Parameter(0.05 * torch.randn(components, dim, rank))
+        low, high = LOG_SPREAD
         with torch.no_grad():
             self.out.weight.mul_(0.1)
+            self.out.bias[components * (1 + dim) :] = math.log(-low / high)  # the sigmoid's place of a spread of 1
 
     @property
     def noise_dim(self) -> int:

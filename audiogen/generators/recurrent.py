@@ -26,8 +26,10 @@ from audiogen.generators.condition_network import ConditionNetwork
 from audiogen.generators.frame_steps import (
     FrameOutput,
     FrameSampling,
-    likelihood_losses,
+    SpoilConfig,
+    frame_losses,
     own_past,
+    silent_step,
     spoiled_past,
     temperatures,
     to_frames,
@@ -57,10 +59,10 @@ class RecurrentConfig:
     context_dim: int = 96
     """Features of a frame that the context gives the recurrent layers."""
     past_dim: int = 128
-    history_noise: float = 0.6
-    """Training adds noise of up to this deviation to the past."""
-    hide_history: float = 0.1
-    """Share of steps whose past is hidden."""
+    spoil: SpoilConfig = SpoilConfig()
+    """How training spoils the past, lest the model rely on it."""
+    centre: float = 0.3
+    """Weight of the L1 distance of the centre, which is predicted without a past."""
     vector_dim: int = 64
     aligned_dim: int = ROLL_DIM
     drop_vector: float = 0.1
@@ -80,7 +82,7 @@ class RecurrentMel(MelModel):
 
     config_type = RecurrentConfig
     presets = {"recurrent_gru": RecurrentConfig(cell="gru")}
-    overfit_below = ("loss", 0.0)  # nats a mel bin, of data in deviations (a standard normal one has 1.42)
+    overfit_below = ("likelihood", 0.0)  # nats a mel bin, of data in deviations (a standard normal one has 1.42)
 
     def __init__(self, config: RecurrentConfig) -> None:
         super().__init__(config)
@@ -105,12 +107,14 @@ class RecurrentMel(MelModel):
         x = to_steps(self.standardise(batch.mel), group)  # (batch, steps, group * n_mels)
         dropout = {"vector": config.drop_vector, "aligned": config.drop_aligned}
         centre, features = self._context(drop(batch.condition, dropout, rng))
-        past = spoiled_past(x, rng, noise=config.history_noise, hide=config.hide_history)
+        past = spoiled_past(x, silent_step(self, group), rng, config.spoil)
         hidden, _ = self.recurrent(torch.cat((self.past(past.features()), features), dim=-1))
         centre_before = F.pad(centre[:, :-1], (0, 0, 1, 0))
         mixture = self.output(hidden + self.beside(features), centre, centre_before, past)
         weight = whole_steps(batch.lengths, x.shape[1], group)
-        return likelihood_losses(x, mixture, self.output.density, weight=weight)
+        return frame_losses(
+            x, mixture, centre, self.output.density, weight=weight, centre_weight=config.centre
+        )
 
     @torch.no_grad()
     def sample(

@@ -31,8 +31,10 @@ from audiogen.generators.condition_network import LineStrength
 from audiogen.generators.frame_steps import (
     FrameOutput,
     FrameSampling,
-    likelihood_losses,
+    SpoilConfig,
+    frame_losses,
     own_past,
+    silent_step,
     spoiled_past,
     temperatures,
     to_frames,
@@ -80,10 +82,10 @@ class Seq2SeqConfig:
     """Directions in which a component's bins move together; 0: each bin by itself."""
     past_dim: int = 128
     style_dim: int = 96
-    history_noise: float = 0.6
-    """Training adds noise of up to this deviation to the past."""
-    hide_history: float = 0.1
-    """Share of steps whose past is hidden."""
+    spoil: SpoilConfig = SpoilConfig()
+    """How training spoils the past, lest the model rely on it."""
+    centre: float = 0.3
+    """Weight of the L1 distance of the centre, which is predicted without a past."""
     vector_dim: int = 64
     aligned_dim: int = ROLL_DIM
     drop_vector: float = 0.1
@@ -143,8 +145,8 @@ class Seq2SeqMel(MelModel):
     # ------------------------------------------------------------------ training
 
     def loss(self, batch: Batch, rng: SampleRng) -> dict[str, Tensor]:
-        """"loss" = "likelihood" (negative, in nats a mel bin) + guide * "guide" (share of the attention that goes to
-        notes that do not sound); "error": of the mixture's mean, in deviations.
+        """"loss" and its parts: those of `frame_losses`, and "guide", the share of the attention that goes to notes
+        that do not sound.
 
         A step that reaches into padding, wholly or in part, does not count.
         """
@@ -152,7 +154,7 @@ class Seq2SeqMel(MelModel):
         x = to_steps(self.standardise(batch.mel), group)  # (batch, steps, group * n_mels)
         dropout = {"vector": config.drop_vector, "aligned": config.drop_aligned}
         condition = drop(batch.condition, dropout, rng)
-        past = spoiled_past(x, rng, noise=config.history_noise, hide=config.hide_history)
+        past = spoiled_past(x, silent_step(self, group), rng, config.spoil)
         notes, memory = self._remember(condition)
         times = self._times(0, x.shape[1])
         tau = timing(notes, times, frame_rate=config.mel.frame_rate).unflatten(1, (-1, group))
@@ -172,12 +174,13 @@ class Seq2SeqMel(MelModel):
         mixture = self.output(decoded, centre, F.pad(centre[:, :-1], (0, 0, 1, 0)), past)
 
         weight = whole_steps(batch.lengths, x.shape[1], group)
-        losses = likelihood_losses(x, mixture, self.output.density, weight=weight)
+        losses = frame_losses(
+            x, mixture, centre, self.output.density, weight=weight, centre_weight=config.centre
+        )
         away = distance(notes, times[::group])
         guide = guide_loss(weights, away, width=config.guide_width * config.mel.frame_rate)
         guide = ((guide * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)).mean()
-        likelihood = losses["loss"]
-        return losses | {"loss": likelihood + config.guide * guide, "likelihood": likelihood.detach(), "guide": guide}
+        return losses | {"loss": losses["loss"] + config.guide * guide, "guide": guide.detach()}
 
     # ------------------------------------------------------------------ sampling
 
