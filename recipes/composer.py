@@ -58,6 +58,9 @@ class Data:
 
     folder: Path | None = None
     """MIDI files, with or without a metadata.csv."""
+    open_only: bool = True
+    """Only tunes that anyone may use, at most for a credit (or that state no licence): no share-alike, no custom terms.
+    The weights can then be given away."""
     rules: int = 0
     """So many pieces by the rule composer besides."""
     rules_share: float = 0.25
@@ -165,10 +168,17 @@ class Recipe:
                 raise UserError("nothing to train on: name a folder of MIDI files by --data.folder, or ask for pieces "
                                 "by the rule composer with --data.rules 2000")
             return made, None
+        from audiogen.data.notes import is_open
+
         tunes, left_out = read_tunes(self.data.folder, split="train")
+        if self.data.open_only:
+            left_out |= {t.name: f"its licence is {t.licence}" for t in tunes if t.licence and not is_open(t.licence)}
+            tunes = [tune for tune in tunes if tune.name not in left_out]
         print(f"{len(tunes)} tunes to train on in {self.data.folder}" + (
             f"; {len(left_out)} left out, the first: {next(iter(left_out))}: {next(iter(left_out.values()))}"
             if left_out else ""))
+        if not tunes:
+            raise UserError(f"{self.data.folder} has no tune that may be used: --data.no-open-only takes all")
         if not made:
             return tunes, None
         # The dataset weighs tunes by the root of their bars besides, so the share is of these weights.
