@@ -18,7 +18,7 @@ from evaluation.embedders.base import read_weights
 RATE = 16000
 WINDOW = 144_160  # samples, 9.01 s
 FILE = "dnsmos_sig_bak_ovr.onnx"
-SHA256 = "269fbebd"
+SHA256 = "269fbebdb513aa23cddfbb593542ecc540284a91849ac50516870e1ac78f6edd"
 SOURCE = "github.com/microsoft/DNS-Challenge, DNSMOS/DNSMOS/sig_bak_ovr.onnx, saved as " + FILE
 # The authors' second-order fits from the network's scale to listeners': a x² + b x + c.
 FITS = {"dnsmos_sig": (-0.08397278, 1.22083953, 0.0052439), "dnsmos_bak": (-0.13166888, 1.60915514, -0.39604546),

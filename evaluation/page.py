@@ -14,6 +14,8 @@ from typing import Any
 from audiogen.core.audio import Audio
 from audiogen.core.errors import UserError
 from audiogen.core.files import whole_file
+from evaluation.adherence import key_obeyed
+from evaluation.listing import MANIFEST, Listing
 from evaluation.prompt_match import prompt_rows
 from evaluation.report import health_line, originality_line
 from evaluation.score import METRICS
@@ -23,9 +25,16 @@ CLIP_SECONDS = 12.0  # of a long clip: what is put into the page
 WIDTH, HEIGHT = 460, 230  # of a chart
 
 
-def write_page(result: dict[str, Any], path: str | Path, *, generated: str | Path | None = None) -> None:
-    """Write the page whole or not at all. `generated`: folder of the clips, for the players (mono OGG in the page)."""
-    folder = Path(generated) if generated is not None and Path(generated).is_dir() else None
+def write_page(result: dict[str, Any], path: str | Path, *, generated: str | Path | Listing | None = None) -> None:
+    """Write the page whole or not at all. `generated`: folder or manifest of the clips, for the players (mono OGG in
+    the page)."""
+    folder = None
+    if isinstance(generated, Listing):
+        folder = generated.folder
+    elif generated is not None and Path(generated).suffix == MANIFEST:
+        folder = Listing.of(generated).folder
+    elif generated is not None and Path(generated).is_dir():
+        folder = Path(generated)
     sets = result["sets"]
     values = {
         "title": _text(_name(sets["generated"]) + " against " + _name(sets["reference"])),
@@ -181,7 +190,53 @@ def _prompts(result: dict[str, Any]) -> str:
         return ""
     cells = "".join(f"<tr><td>{_text(what)}</td><td><b>{_text(found)}</b></td><td class=quiet>{_text(beside)}</td></tr>"
                     for what, found, beside in lines)
-    return f"<h2>Prompts</h2><div class=panel><table>{cells}</table></div>"
+    return f"<h2>Prompts</h2><div class=panel><table>{cells}</table></div>" + _tempo_chart(result)
+
+
+def _tempo_chart(result: dict[str, Any]) -> str:
+    """Tempo heard against tempo asked for, both on a logarithmic scale, and the keys that were missed."""
+    lines = (result.get("prompts") or {}).get("lines", ())
+    points = [(line["asked"]["bpm"], line["found"]["bpm"], line["path"]) for line in lines
+              if line["asked"].get("bpm") and line["found"].get("bpm")]
+    keys = [(line["asked"]["key"], line["found"]["key"], line["path"]) for line in lines
+            if line["asked"].get("key") and line["found"].get("key")]
+    parts = []
+    if points:
+        low, high = (f(min(p[:2]) if f is min else max(p[:2]) for p in points) for f in (min, max))
+        low, high = math.log2(low / 1.15), math.log2(high * 1.15)
+
+        def at(bpm: float) -> float:
+            return (math.log2(bpm) - low) / (high - low)
+
+        def x(bpm: float) -> float:
+            return 44 + (WIDTH - 56) * at(bpm)
+
+        def y(bpm: float) -> float:
+            return 12 + (HEIGHT - 44) * (1 - at(bpm))
+
+        ends = 2**low, 2**high
+        diagonals = "".join(
+            f'<line class="{kind}" x1="{x(a):.1f}" y1="{y(a * ratio):.1f}" x2="{x(b):.1f}" y2="{y(b * ratio):.1f}"/>'
+            for ratio, kind in ((1.0, "fit"), (2.0, "axis"), (0.5, "axis"))
+            for a, b in [(max(ends[0], ends[0] / ratio), min(ends[1], ends[1] / ratio))] if a < b)
+        ticks = "".join(f'<text x="{x(t):.1f}" y="{HEIGHT - 14}" text-anchor="middle">{t}</text><text x="38" '
+                        f'y="{y(t) + 4:.1f}" text-anchor="end">{t}</text>'
+                        for t in (30, 60, 90, 120, 180, 240, 360) if ends[0] < t < ends[1])
+        dots = "".join(f'<circle class="made" cx="{x(a):.1f}" cy="{y(h):.1f}" r="4"><title>{_text(name)}: {a:.0f} '
+                       f"asked, {h:.0f} heard</title></circle>" for a, h, name in points)
+        parts.append('<div class="panel"><h3>Tempo heard against tempo asked for</h3>'
+                     f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="tempo heard and asked for">'
+                     f'{diagonals}{ticks}{dots}</svg>'
+                     '<p class="quiet">Beats per minute. Dashed: as asked; thin: double and half.</p></div>')
+    missed = [line for line in keys if not key_obeyed(line[0], line[1])]
+    if keys:
+        rows = "".join(f"<tr><td>{_text(name)}</td><td>{_text(asked)}</td><td>{_text(heard)}</td></tr>"
+                       for asked, heard, name in missed[:12])
+        more = f"<p class=quiet>and {len(missed) - 12} more</p>" if len(missed) > 12 else ""
+        head = "<tr><th>clip<th>asked<th>heard</tr>"
+        parts.append(f'<div class="panel"><h3>Keys: {len(keys) - len(missed)} of {len(keys)} as asked</h3>'
+                     + (f"<table>{head}{rows}</table>{more}" if rows else "") + "</div>")
+    return f'<div class="pair">{"".join(parts)}</div>' if parts else ""
 
 
 def _health(health: dict[str, dict[str, Any]]) -> str:

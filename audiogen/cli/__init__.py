@@ -49,6 +49,7 @@ VERBS = {
     "compare": Verb("audiogen.cli.compare:Compare", "which of two sets of clips is nearer to a reference"),
     "embed": Verb("audiogen.cli.embed:Embed", "embed a folder, or a shard of it, into a file that evaluate takes"),
     "merge": Verb("audiogen.cli.embed:Merge", "add up embedded shards"),
+    "weights": Verb("audiogen.cli.weights:Weights", "published weights of the embedders: list, fetch, convert"),
     "info": Verb("audiogen.cli.info:Info", "versions, machine, checkpoints and their styles"),
 }
 

@@ -23,11 +23,11 @@ class Compare:
     """
 
     a: Annotated[Positional[Path], arg(metavar="A", help_behavior_hint="")]
-    """Folder of clips."""
+    """Folder of clips, or a manifest."""
     b: Annotated[Positional[Path], arg(metavar="B", help_behavior_hint="")]
     """Another folder of clips."""
     reference: Annotated[Path, arg(metavar="FOLDER", help_behavior_hint="")]
-    """Folder of real audio."""
+    """Folder of real audio, or a manifest."""
     embedder: Annotated[tuple[str, ...], arg(aliases=["-e"], metavar="NAME [NAME ...]")] = ("melstats",)
     """melstats, musicnn, yamnet, vggish, panns, clap, ...; several measure side by side."""
     out: Annotated[Path | None, arg(aliases=["-o"], metavar="FILE", help_behavior_hint="(default: none)")] = None
@@ -35,7 +35,7 @@ class Compare:
     weights: Annotated[tuple[str, ...], arg(metavar="[NAME=]PATH [...]",
                                             help_behavior_hint="(default: $AUDIOGEN_WEIGHTS)")] = ()
     """Folder of the embedders' weight files, or an embedder's own file or folder as NAME=PATH."""
-    max_rejects: float = 0.01
+    max_rejects: Annotated[float, arg(aliases=["--max-skip"])] = 0.01
     """The share of files that may be unusable before it is an error."""
     no_cache: bool = False
     """Do not keep embeddings in the user's cache folder."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
@@ -25,12 +26,13 @@ class Evaluate:
       audiogen evaluate real/ clips/
       audiogen evaluate real/ clips/ --embedder musicnn yamnet --weights ~/weights -o result.json
       audiogen evaluate real.npz clips/ --metrics fad_inf kernel --fail-if "fad_inf.hi > 3.0"
+      audiogen evaluate manifest.jsonl runs/mine/model --split test --samples 200 --seconds 8
     """
 
     reference: Annotated[Positional[Path], arg(metavar="REFERENCE", help_behavior_hint="")]
-    """Folder of real audio, or a file that `audiogen embed` wrote."""
+    """Folder of real audio, a manifest that `audiogen scan` wrote, or a file that `audiogen embed` wrote."""
     generated: Annotated[Positional[Path], arg(metavar="GENERATED", help_behavior_hint="")]
-    """Folder of generated audio, or a file that `audiogen embed` wrote."""
+    """Folder of generated audio, a manifest, a file of embeddings, or a checkpoint to sample from (default: ours)."""
     embedder: Annotated[tuple[str, ...], arg(aliases=["-e"], metavar="NAME [NAME ...]")] = ("melstats",)
     """melstats, musicnn, yamnet, vggish, panns, clap, ...; several measure side by side."""
     metrics: Annotated[tuple[str, ...], arg(metavar="NAME [NAME ...]", help_behavior_hint="(default: all)")] = ()
@@ -43,6 +45,14 @@ class Evaluate:
     """Compute as google, gudgud96, fadtk or kadtk do, to meet published numbers (docs/evaluation.md)."""
     training: Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="(default: none)")] = None
     """What the generator was trained on: look for copied passages, and for clips that are too near to it."""
+    split: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: all)")] = None
+    """Of a manifest as REFERENCE: train, valid or test."""
+    samples: int = 64
+    """Clips to sample from a checkpoint; they are kept in the user's cache folder."""
+    prompts: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(default: the styles)")] = None
+    """What to sample a checkpoint with, as of audiogen generate; else the reference's styles that it knows."""
+    seconds: Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint="(default: 8)")] = None
+    """Length of sampled clips."""
     html: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(default: none)")] = None
     """Where a page is written, with charts and players of the best and worst clips; one file, no network."""
     weights: Annotated[tuple[str, ...], arg(metavar="[NAME=]PATH [...]",
@@ -50,7 +60,7 @@ class Evaluate:
     """Folder of the embedders' weight files, or an embedder's own file or folder as NAME=PATH."""
     short: Literal["reject", "pad"] = "reject"
     """Clips of less than one window of the embedder: reject and list them, or pad them with silence."""
-    max_rejects: float = 0.01
+    max_rejects: Annotated[float, arg(aliases=["--max-skip"])] = 0.01
     """The share of files that may be unusable before it is an error."""
     paired: bool = False
     """GENERATED are copies of REFERENCE's clips of the same names (by a vocoder, a codec): score pair by pair."""
@@ -86,8 +96,9 @@ class Evaluate:
             raise UserError("--speech belongs to --paired")
         conditions = [Condition.parse(text) for text in self.fail_if]
         notes = Console(stderr=True)
+        reference, generated = self._sets(lambda line: notes.print(line, style="dim", markup=False))
         result = evaluate(
-            self.reference, self.generated, embedders=self.embedder, weights=parse_weights(self.weights),
+            reference, generated, embedders=self.embedder, weights=parse_weights(self.weights),
             short=self.short, max_rejects=self.max_rejects, metrics=self.metrics or tuple(METRICS),
             anchors=not self.no_anchors, cache=None if self.no_cache else "default", training=self.training,
             compat=self.compat, listen=self.listen, workers=self.threads,
@@ -101,11 +112,29 @@ class Evaluate:
         if self.html is not None:
             from evaluation.page import write_page
 
-            write_page(result, self.html, generated=self.generated)
+            write_page(result, self.html, generated=generated)
             print(f"written to {self.html}")
         for line in failures:
             print(f"audiogen: failed: {line}", file=sys.stderr)
         return 3 if failures else 0
+
+    def _sets(self, say: Callable[[str], None]) -> tuple[Any, Any]:
+        """What is compared: listings of files, or paths of summaries; a checkpoint is sampled first."""
+        from audiogen.cli.sampled import is_checkpoint, sample_clips
+        from evaluation.listing import Listing
+
+        if self.reference.suffix == ".npz" and self.split is not None:
+            raise UserError(f"--split {self.split} belongs to a manifest, and {self.reference} is none")
+        reference = (self.reference if self.reference.suffix == ".npz" else
+                     Listing.of(self.reference, split=self.split))
+        if is_checkpoint(self.generated):
+            styles = reference.styles.values() if isinstance(reference, Listing) else ()
+            return reference, sample_clips(self.generated, prompts=self.prompts, count=self.samples,
+                                           seconds=self.seconds, wanted=tuple(styles), say=say)
+        for name, value in (("--prompts", self.prompts), ("--seconds", self.seconds)):
+            if value is not None:
+                raise UserError(f"{name} belongs to a checkpoint to sample from, and {self.generated} is none")
+        return reference, self.generated
 
     def _pairs(self) -> int:
         import json
@@ -117,7 +146,8 @@ class Evaluate:
         from evaluation.paired import evaluate_pairs, print_pairs
 
         for name, value in (("--fail-if", self.fail_if), ("--metrics", self.metrics), ("--html", self.html),
-                            ("--compat", self.compat), ("--training", self.training), ("--listen", self.listen)):
+                            ("--compat", self.compat), ("--training", self.training), ("--listen", self.listen),
+                            ("--split", self.split), ("--prompts", self.prompts)):
             if value:
                 raise UserError(f"{name} has no meaning with --paired")
         notes = Console(stderr=True)

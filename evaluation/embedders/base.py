@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import pickle
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from audiogen.core.errors import UserError
 from audiogen.core.registry import resolve
+from evaluation.weights import WEIGHTS, own_folder
+
+# How NumPy pickles arrays and numbers; the module's name changed with version 2.
+_NUMPY = {"_reconstruct": np.zeros(0).__reduce__()[0], "scalar": np.float64(0).__reduce__()[0]}
+_DTYPES = [type(np.dtype(kind)) for kind in "fdbBhHiIlLqQ?"]
 
 
 @runtime_checkable
@@ -69,10 +74,11 @@ def parse_weights(words: Sequence[str]) -> dict[str, Path] | None:
 def read_weights(file: str, *, sha256: str, source: str, weights: str | Path | None) -> bytes:
     """The bytes of a published weight file, checked against its hash.
 
-    Looked for in `weights` (its folder, or the file itself), then in the folder that AUDIOGEN_WEIGHTS
-    names. `sha256`: the hash, or its beginning where no more is published. Never downloaded, never patched in place.
+    Looked for in `weights` (its folder, or the file itself), then where `audiogen weights get` puts them: the folder
+    that AUDIOGEN_WEIGHTS names, else one in the user's cache. `sha256`: the hash, or its beginning where no more is
+    published. Never fetched here, never patched in place.
     """
-    folders = [Path(folder) for folder in (weights, os.environ.get("AUDIOGEN_WEIGHTS")) if folder]
+    folders = [Path(folder) for folder in (weights, own_folder()) if folder]
     for folder in folders:
         path = folder if folder.is_file() else folder / file
         if path.is_file():
@@ -82,15 +88,24 @@ def read_weights(file: str, *, sha256: str, source: str, weights: str | Path | N
                 raise UserError(f"{path} is not the published file (sha256 {found[:12]}..., not {sha256[:12]}...): "
                                 f"copy it again from {source}")
             return data
-    looked = ", ".join(str(folder) for folder in folders) or "no folder (neither --weights nor AUDIOGEN_WEIGHTS is set)"
-    raise UserError(f"weights {file} not found: looked in {looked}; get it from {source} (sha256 {sha256[:12]}...) and "
-                    "name its folder with --weights or AUDIOGEN_WEIGHTS, or use --embedder melstats, which needs none")
+    looked = ", ".join(str(folder) for folder in folders)
+    fetch = next((f"audiogen weights get {name} fetches it; or " for name, known in WEIGHTS.items()
+                  if any(one.name == file for one in known.files)), "")
+    raise UserError(f"weights {file} not found: looked in {looked}; {fetch}get it from {source} (sha256 "
+                    f"{sha256[:12]}...) and name its folder with --weights or AUDIOGEN_WEIGHTS, or use --embedder "
+                    "melstats, which needs none")
 
 
 def read_tensors(data: bytes, *, what: str) -> dict[str, Tensor]:
-    """A torch file's tensors; Python objects in it are not run. `what`: its name, for the error."""
+    """A torch file's tensors; Python objects in it are not run. `what`: its name, for the error.
+
+    NumPy arrays beside the tensors are let pass (PANNs' 16 kHz file keeps its sampler's), nothing else is.
+    """
+    arrays = [(function, f"{module}.multiarray.{name}") for module in ("numpy.core", "numpy._core")
+              for name, function in _NUMPY.items()]
     try:
-        found = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([*arrays, np.ndarray, np.dtype, *_DTYPES]):
+            found = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as reason:
         raise UserError(f"{what} is no file of tensors ({str(reason).splitlines()[0]})") from None
     if not isinstance(found, dict):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from audiogen.core.errors import UserError
+from evaluation.weights import WEIGHTS, own_folder
 
 
 def transformers() -> ModuleType:
@@ -30,17 +30,16 @@ def transformers() -> ModuleType:
 def find_folder(name: str, *, source: str, weights: str | Path | None) -> tuple[Path, dict[str, Any], str]:
     """-> the folder, its config.json, and the sha256 of its model.safetensors.
 
-    Looked for as `weights` itself, then as the folder `name` in `weights` and in that of AUDIOGEN_WEIGHTS.
+    Looked for as `weights` itself, then as the folder `name` in `weights`, and where `audiogen weights get` puts it.
     """
     places = [Path(weights), Path(weights) / name] if weights else []
-    if os.environ.get("AUDIOGEN_WEIGHTS"):
-        places.append(Path(os.environ["AUDIOGEN_WEIGHTS"]) / name)
+    places.append(own_folder() / name)
     for folder in places:
         if (folder / "config.json").is_file():
             file = folder / "model.safetensors"
             if not file.is_file():
-                raise UserError(f"{folder} has no model.safetensors (pickled weights are not opened: convert them, or "
-                                f"take a revision of {source} that has safetensors)")
+                raise UserError(f"{folder} has no model.safetensors; pickled weights are not opened, but audiogen "
+                                f"weights convert {folder / 'pytorch_model.bin'} turns them into it")
             with open(file, "rb") as opened:
                 digest = hashlib.file_digest(opened, "sha256") if hasattr(hashlib, "file_digest") else _sha256(opened)
             try:
@@ -48,9 +47,11 @@ def find_folder(name: str, *, source: str, weights: str | Path | None) -> tuple[
             except ValueError as reason:
                 raise UserError(f"{folder / 'config.json'} is no JSON ({reason})") from None
             return folder, config, digest.hexdigest()
-    looked = ", ".join(str(p) for p in places) or "no folder (neither --weights nor AUDIOGEN_WEIGHTS is set)"
-    raise UserError(f"{name}: no folder with config.json and model.safetensors; looked in {looked}; get {source} and "
-                    f"name its folder with --weights {name}=FOLDER, or use --embedder melstats, which needs none")
+    looked = ", ".join(str(p) for p in places)
+    fetch = f"audiogen weights get {name} fetches it; or " if name in WEIGHTS else ""
+    raise UserError(f"{name}: no folder with config.json and model.safetensors; looked in {looked}; {fetch}get "
+                    f"{source} and name its folder with --weights {name}=FOLDER, or use --embedder melstats, which "
+                    "needs none")
 
 
 def _sha256(opened: Any) -> Any:

@@ -63,7 +63,7 @@ class PANNs(nn.Module):
     """16 kHz audio -> 2048-d vectors, one a 10 s window every 5 s; a shorter clip is one window."""
 
     name, version = "panns", 1
-    file, sha256 = "Cnn14_16k_mAP=0.438.pth", ""  # no hash is published: the one found is written into the result
+    file, sha256 = "Cnn14_16k_mAP=0.438.pth", "e2ee543a27919542c2ea03eabaa70b24dcd4e6c8e05621de6b67a94e4c5058e6"
     sample_rate, dim = 16000, 2048
     n_fft, step, f_min, f_max = 512, 160, 50.0, 8000.0
     window, hop = 0.5, SECONDS / 2
@@ -120,4 +120,5 @@ class PANNs32k(PANNs):
     """The 32 kHz form, 50 Hz to 14 kHz."""
 
     name, file = "panns_32k", "Cnn14_mAP=0.431.pth"
+    sha256 = "0dc499e40e9761ef5ea061ffc77697697f277f6a960894903df3ada000e34b31"
     sample_rate, n_fft, step, f_max = 32000, 1024, 320, 14000.0

@@ -54,7 +54,8 @@ class VGGish(nn.Module):
     """16 kHz audio -> (windows, 128): before the last ReLU, without PCA."""
 
     name, version = "vggish", 1
-    file, sha256 = "vggish-10086976.pth", "10086976"  # published names carry the hash's beginning
+    file, sha256 = "vggish-10086976.pth", "10086976245803799d9194e9a73d9b6c1549c71d1b80106f5cade5608a561f4b"
+    # of this one no more is published than the beginning, in its name
     pca_file, pca_sha256 = "vggish_pca_params-970ea276.pth", "970ea276"
     sample_rate, dim = 16000, 128
     step = PATCH  # frames between windows
