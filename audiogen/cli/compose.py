@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -26,6 +26,9 @@ class Compose:
       audiogen compose "slow waltz for cello" --key Am --seconds 16 -o cello.mid
       audiogen compose --style rock --chords "Am | F . C G" --parts melody,bass,drums -o song.mid
       audiogen compose --style "bossa nova" --notes motif.mid --bars 16 -o around.mid
+      audiogen compose --composer seq2seq --chords "Am F C G" --attention map.png -o melody.mid
+      audiogen compose --composer seq2seq --melody tune.mid -o with_accompaniment.mid
+      audiogen compose --composer music_transformer --continue tune.mid --seconds 30 -o longer.mid
     """
 
     out: Annotated[Path, arg(aliases=["-o"], metavar="FILE")]
@@ -51,17 +54,25 @@ class Compose:
     """Of the melody: a bar as cells, "x..x ..x." ("-" holds, "|" parts bars), or quarter notes, "1 1/2 1/2 r1"."""
     notes: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(default: none)")] = None
     """A MIDI file whose notes are kept as they are: other parts are written around them, and they are continued."""
+    melody: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(default: none)")] = None
+    """A MIDI file, all of it melody, to which --composer seq2seq writes the other parts."""
+    beginning: Annotated[Path | None, arg(name="continue", metavar="FILE", help_behavior_hint="(default: none)")] = None
+    """A MIDI file that a learned composer goes on from, up to --seconds, or for 16 seconds more."""
+    attention: Annotated[Path | None, arg(metavar="PNG", help_behavior_hint="(default: none)")] = None
+    """Where a picture goes of what --composer seq2seq looked at while it wrote."""
     parts: Annotated[str, arg(metavar="PARTS", help_behavior_hint="(default: the style's)")] = ""
     """Some of melody,harmony,bass,drums."""
     seed: Annotated[int, arg(metavar="INT")] = 0
     """Another seed, another tune."""
     composer: Annotated[str, arg(metavar="NAME")] = "rules"
-    """Who writes it: rules, a learned composer's name, or its checkpoint folder."""
+    """Who writes it: rules, a learned composer's name, or its checkpoint folder. seq2seq: the one that takes what is
+    given: chords, a melody, or a beginning."""
 
     def run(self) -> int:
         from audiogen.composers import load_composer
         from audiogen.composers.constraints import Constraints
         from audiogen.composers.ensemble import asks_for_ensemble
+        from audiogen.composers.given import Given
         from audiogen.composers.rules import RuleComposer
         from audiogen.core.interfaces import Prompt
         from audiogen.core.rng import SampleRng
@@ -78,7 +89,9 @@ class Compose:
             parts=tuple(part.strip() for part in self.parts.split(",")) if self.parts else (),
             bars=self.bars,
         )
-        if not (self.prompt or self.style or constraints):
+        learned = self.composer != "rules"
+        given = Given(self.chords if learned else "", self.melody, self.beginning)
+        if not (self.prompt or self.style or constraints or given.task):
             raise UserError('nothing says what to compose: write a prompt such as "slow waltz", or --style waltz')
         prompt = Prompt(
             text=self.prompt,
@@ -88,17 +101,28 @@ class Compose:
             metre=self.metre,
             seconds=SECONDS if self.seconds is None else self.seconds,
         )
-        composer, rng = load_composer(self.composer), SampleRng(self.seed)
+        name, rng = given.composer(self.composer), SampleRng(self.seed)
+        composer = load_composer(name)
         said: list[str] = []
         if isinstance(composer, RuleComposer):
+            if given.task or self.attention:
+                raise UserError("--melody, --continue and --attention are for learned composers; the rules keep notes "
+                                "that are given by --notes, write around them and go on from them")
             composer = RuleComposer(constraints)
             _check_style(self.style)
-        elif constraints:
-            raise UserError(f"--chords, --rhythm, --notes, --parts and --bars are for the rules, not {self.composer!r}")
+        else:
+            if replace(constraints, chords=""):
+                raise UserError(f"--rhythm, --notes, --parts and --bars are for the rules, not {name!r}")
+            given.check(composer.config.task, name)
+            prompt = given.to(prompt, beyond=self.seconds is None)
         if isinstance(composer, RuleComposer) and asks_for_ensemble(prompt, constraints):
             piece = composer.piece(prompt, seconds=prompt.seconds, rng=rng)
             score, said = piece.score, [f"read as: {reading}" for reading in piece.readings]
             said.append(f"{piece.form}, {piece.sections}: {piece.chords}")
+        elif self.attention is not None:
+            if not hasattr(composer, "compose_and_show"):
+                raise UserError(f"--attention shows what --composer seq2seq looks at; {name!r} is given nothing")
+            score = composer.compose_and_show(prompt, self.attention, seconds=prompt.seconds, rng=rng)
         else:
             score = composer.compose(prompt, seconds=prompt.seconds, rng=rng)
         score.save(self.out)

@@ -114,6 +114,11 @@ class Seq2SeqComposer(NoteModel):
         logits, state, _ = self._decode(tokens, state, None)
         return logits, state
 
+    def _in(self, tokens: Tensor) -> Tensor:
+        # The output layer wants rows of length 1; at that size the recurrent layers hardly hear them, and attention
+        # does not begin to learn (tests: a copy stays at chance).
+        return self.embed(tokens) * self.config.embedding**0.5
+
     def _encode(
         self, batch: int, source: Tensor | None, lengths: Tensor | None, rng: SampleRng | None
     ) -> Decoding:
@@ -122,7 +127,7 @@ class Seq2SeqComposer(NoteModel):
                              + ("none" if source is None else str(tuple(source.shape))))
         if lengths is None:
             lengths = source.new_full((batch,), source.shape[1])
-        x = drop_channels(self.embed(source), self.config.dropout, rng)
+        x = drop_channels(self._in(source), self.config.dropout, rng)
         packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
         out, (last, _) = self.encoder(packed)
         values, _ = pad_packed_sequence(out, batch_first=True, total_length=source.shape[1])  # (batch, source, width)
@@ -135,7 +140,7 @@ class Seq2SeqComposer(NoteModel):
     def _decode(self, tokens: Tensor, state: Decoding, rng: SampleRng | None) -> tuple[Tensor, Decoding, Tensor]:
         """-> logits, state, weights (batch, tokens, source length)."""
         rate = self.config.dropout
-        x = drop_channels(self.embed(tokens), rate, rng)
+        x = drop_channels(self._in(tokens), rate, rng)
         asked, lower = _run(self.lower, x, state.lower)
         read, weights = self.attention(asked, state.memory)
         above, upper = _run(self.upper, drop_channels(torch.cat((asked, read), dim=-1), rate, rng), state.upper)

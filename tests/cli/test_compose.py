@@ -44,3 +44,53 @@ def test_what_cannot_be_is_one_line(audiogen, tmp_path, words, said):
     answer = audiogen("compose", *words, "-o", "a.mid")
     assert answer.code == 2 and said in answer.err and answer.err.count("\n") == 1
     assert not (tmp_path / "a.mid").exists()
+
+
+@pytest.fixture
+def checkpoints(tmp_path):
+    """Untrained composers in the working folder: what they write is noise, but how they are asked is not."""
+    import torch
+
+    from audiogen.composers.recurrent import RecurrentComposer, RecurrentConfig
+    from audiogen.composers.seq2seq import Seq2SeqComposer, Seq2SeqConfig
+    from audiogen.core.checkpoint import save_checkpoint
+
+    torch.manual_seed(0)
+    for task in ("chords_to_melody", "melody_to_accompaniment", "continuation"):
+        config = Seq2SeqConfig(task=task, embedding=8, width=8, attention_width=4)
+        save_checkpoint(tmp_path / task, Seq2SeqComposer(config), room="composer")
+    model = RecurrentComposer(RecurrentConfig(embedding=8, width=8, layers=1))
+    save_checkpoint(tmp_path / "lstm", model, room="composer")
+    Score.from_beats([Note(0, 0, 69, 99, i, 1.0, "lute", 24) for i in range(8)], bpm=80).save(tmp_path / "tune.mid")
+
+
+def test_chords_a_melody_or_a_beginning_for_learned_composers(audiogen, tmp_path, checkpoints):
+    said = audiogen("compose", "--composer", "./chords_to_melody", "--chords", "Am F", "--bpm", "120", "--seconds", "4",
+                    "--attention", "map.png", "-o", "a.mid")
+    assert said.code == 0 and (tmp_path / "map.png").stat().st_size > 1000, said.err
+    chords = Score.read(tmp_path / "a.mid").only("harmony").notes
+    assert [(n.pitch, n.beat, n.beats) for n in chords] == [
+        (57, 0, 4), (60, 0, 4), (64, 0, 4), (53, 4, 4), (57, 4, 4), (60, 4, 4)]
+    audiogen("compose", "--composer", "./melody_to_accompaniment", "--melody", "tune.mid", "-o", "b.mid")
+    score = Score.read(tmp_path / "b.mid")
+    assert [n.pitch for n in score.only("melody").notes] == [69] * 8 and len(score.notes) > 8
+    for composer in ("./continuation", "./lstm"):
+        said = audiogen("compose", "--composer", composer, "--continue", "tune.mid", "-o", "c.mid")
+        score = Score.read(tmp_path / "c.mid")
+        assert [n.pitch for n in score.notes][:8] == [69] * 8 and score.seconds >= 6 + 16 - 0.01, said.err
+
+
+@pytest.mark.parametrize("words, said", [
+    (("rock", "--continue", "tune.mid"), "for learned composers"), (("rock", "--attention", "a.png"), "for learned"),
+    (("--composer", "./lstm", "--chords", "C"), "takes a beginning or nothing, not chords"),
+    (("--composer", "./lstm", "--continue", "tune.mid", "--attention", "a.png"), "is given nothing"),
+    (("--composer", "./continuation", "--melody", "tune.mid"), "takes a beginning, not a melody"),
+    (("--composer", "./continuation", "--continue", "tune.mid", "--bars", "3"), "for the rules"),
+    (("--composer", "./continuation", "--continue", "none.mid"), "no score at none.mid"),
+    (("--composer", "./chords_to_melody", "--chords", "Am Q"), "chord 'Q' is unknown"),
+    (("--composer", "./continuation", "--continue", "tune.mid", "--chords", "C"), "at once"),
+])
+def test_what_a_learned_composer_cannot_take_is_one_line(audiogen, tmp_path, checkpoints, words, said):
+    answer = audiogen("compose", *words, "-o", "a.mid")
+    assert answer.code == 2 and said in answer.err and answer.err.count("\n") == 1
+    assert not (tmp_path / "a.mid").exists()
