@@ -115,14 +115,16 @@ class SpoilConfig:
 
 
 def spoiled_past(steps: Tensor, silence: Tensor, rng: SampleRng, config: SpoilConfig) -> Past:
-    """Training's past of every step: steps (batch, count, dim), silence (dim,), a step of it."""
+    """Training's past of every step: steps (batch, count, dim), of which padding is silence; silence (dim,), a step."""
     batch, count, dim = steps.shape
     rng, device = rng.fork("past"), steps.device
     before = F.pad(steps[:, :-1], (0, 0, 1, 0))
     chance = rng.rand(4, device=device)  # (batch, 4)
-    # Half of the clips meet silence; the others what they were at another time, louder or softer.
+    # Half of the clips meet silence; the others what they were at another time (far enough away that it tells nothing
+    # of the frames to come), louder or softer.
     moved = torch.stack([
-        row.roll(1 + int(place * count), dims=0) for row, place in zip(before, chance[:, 0].tolist(), strict=True)
+        row.roll(int((0.25 + 0.5 * place) * count), dims=0)
+        for row, place in zip(before, chance[:, 0].tolist(), strict=True)
     ])
     moved = moved + rng.randn(1, 1, device=device)
     other = torch.where(chance[:, 1, None, None] < 0.5, silence, moved)

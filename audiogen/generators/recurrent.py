@@ -107,11 +107,12 @@ class RecurrentMel(MelModel):
         x = to_steps(self.standardise(batch.mel), group)  # (batch, steps, group * n_mels)
         dropout = {"vector": config.drop_vector, "aligned": config.drop_aligned}
         centre, features = self._context(drop(batch.condition, dropout, rng))
-        past = spoiled_past(x, silent_step(self, group), rng, config.spoil)
+        weight = whole_steps(batch.lengths, x.shape[1], group)
+        silence = silent_step(self, group)
+        past = spoiled_past(torch.where(weight.unsqueeze(-1) > 0, x, silence), silence, rng, config.spoil)
         hidden, _ = self.recurrent(torch.cat((self.past(past.features()), features), dim=-1))
         centre_before = F.pad(centre[:, :-1], (0, 0, 1, 0))
         mixture = self.output(hidden + self.beside(features), centre, centre_before, past)
-        weight = whole_steps(batch.lengths, x.shape[1], group)
         return frame_losses(
             x, mixture, centre, self.output.density, weight=weight, centre_weight=config.centre
         )

@@ -154,7 +154,9 @@ class Seq2SeqMel(MelModel):
         x = to_steps(self.standardise(batch.mel), group)  # (batch, steps, group * n_mels)
         dropout = {"vector": config.drop_vector, "aligned": config.drop_aligned}
         condition = drop(batch.condition, dropout, rng)
-        past = spoiled_past(x, silent_step(self, group), rng, config.spoil)
+        weight = whole_steps(batch.lengths, x.shape[1], group)
+        silence = silent_step(self, group)
+        past = spoiled_past(torch.where(weight.unsqueeze(-1) > 0, x, silence), silence, rng, config.spoil)
         notes, memory = self._remember(condition)
         times = self._times(0, x.shape[1])
         tau = timing(notes, times, frame_rate=config.mel.frame_rate).unflatten(1, (-1, group))
@@ -173,7 +175,6 @@ class Seq2SeqMel(MelModel):
         decoded, _ = self.decoder(torch.cat((hidden, features), dim=-1))
         mixture = self.output(decoded, centre, F.pad(centre[:, :-1], (0, 0, 1, 0)), past)
 
-        weight = whole_steps(batch.lengths, x.shape[1], group)
         losses = frame_losses(
             x, mixture, centre, self.output.density, weight=weight, centre_weight=config.centre
         )
