@@ -29,7 +29,7 @@ from audiogen.core.config import did_you_mean
 from audiogen.core.errors import UserError
 from audiogen.core.interfaces import Condition, Prompt
 from audiogen.generators.diffusion import MelDiffusionConfig
-from audiogen.training.fit import TrainConfig
+from audiogen.training.config import TrainConfig
 
 DEFAULT = "diffusion"
 
@@ -220,7 +220,7 @@ class Recipe:
             overfit_below=cls.overfit_below,
             judge=judge,
         )
-        return 130 if summary.interrupted == "SIGINT" else 0
+        return summary.exit_code
 
     def _first_stage(self, cls: type) -> Any:
         """The checkpoint that `--first` names, if the family stands on one, and only then."""

@@ -38,7 +38,7 @@ from torch.utils.data import Dataset
 from audiogen.core.config import did_you_mean
 from audiogen.core.errors import UserError
 from audiogen.core.rng import SampleRng
-from audiogen.training.fit import TrainConfig
+from audiogen.training.config import TrainConfig
 from vocoders.discriminators import DiscriminatorConfig
 from vocoders.gan import GANConfig
 from vocoders.parallel_wavegan import ParallelWaveGANConfig
@@ -233,7 +233,7 @@ class Recipe:
         if finished and self.scored and _is_main_process():
             name = name_of("vocoder", cls)
             self._score(self._clips(manifests[0], self.scored), name=name)
-        return 130 if summary.interrupted == "SIGINT" else 0
+        return summary.exit_code
 
     # ------------------------------------------------------------------ data
 

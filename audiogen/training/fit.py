@@ -8,101 +8,34 @@ eight, and a resumed run is the run that never stopped.
 from __future__ import annotations
 
 import json
-import resource
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
-from math import cos, pi
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from audiogen.core.checkpoint import save_checkpoint
 from audiogen.core.config import to_dict
 from audiogen.core.errors import UserError
 from audiogen.core.interfaces import Batch, Player, Task
 from audiogen.core.rng import SampleRng
+from audiogen.training import plan
+from audiogen.training.config import TrainConfig, rate_at
 from audiogen.training.ema import averaged
 from audiogen.training.guard import Guard
-from audiogen.training.state import forget_old_states, load_state_folder, newest_state, save_state
+from audiogen.training.meter import Meter, forget_lines_after, peak_memory_mib
+from audiogen.training.state import forget_old_states, load_state_folder, newest_state, save_state, whole
+from audiogen.training.steps import StepSampler, halves, is_out_of_memory
+from audiogen.training.watchdog import STALLED, Watchdog
 
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """How to train. Processes, devices and sharding belong to `accelerate launch`."""
-
-    run: Path = Path("runs/new")
-    """Folder of this run: states, model, demos, logs. A run that is there is resumed."""
-    steps: int = 10_000
-    batch_size: int = 16
-    """Samples a step over all processes and micro-batches."""
-    accumulation: int = 1
-    """Micro-batches a step and process."""
-    learning_rate: float = 3e-4
-    betas: tuple[float, float] = (0.9, 0.99)
-    weight_decay: float = 0.01
-    warmup: int = 200
-    """Steps of linear warm-up."""
-    schedule: Literal["cosine", "constant"] = "cosine"
-    final_rate: float = 0.05
-    """Where the cosine ends, as a share of learning_rate."""
-    clip: float = 1.0
-    """Largest norm of the gradient, each player's own."""
-    patience: int = 10
-    """So many batches in a row without a finite loss and gradient are skipped; then the run goes back to the last saved
-    state, once, and stops where that does not help."""
-    ema: float = 0.999
-    precision: Literal["fp32", "bf16", "fp16"] | None = None
-    """None: what `accelerate config` says, float32 otherwise."""
-    seed: int = 0
-    workers: int = 0
-    threads: int | None = None
-    """torch's CPU threads; None leaves them alone."""
-    log_every: int = 50
-    demo_every: int = 2_000
-    save_every: int = 500
-    keep: int = 2
-    """Training states to keep."""
-    minutes: float | None = None
-    """Save and stop after this long; the schedule still aims at `steps`."""
-    overfit: int = 0
-    """Train on this many fixed batches only: 1 proves that the model can learn at all."""
-    plan: bool = False
-    """Measure a few steps, print parameters, memory and time to finish, and exit."""
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "accumulation", "log_every", "demo_every", "save_every", "keep"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)} must be at least 1")
-
-
-class StepSampler(Sampler[list[int]]):
-    """Global sample numbers of this process's micro-batches, from `start` on, for ever."""
-
-    def __init__(self, config: TrainConfig, *, start: int, rank: int, world: int) -> None:
-        share = config.accumulation * world
-        if config.batch_size % share:
-            raise UserError(
-                f"batch_size={config.batch_size} is not divisible by accumulation x processes = "
-                f"{config.accumulation} x {world}: choose a multiple of {share}"
-            )
-        self.config, self.start, self.rank, self.world = config, start, rank, world
-        self.micro = config.batch_size // share
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for step in range(self.start, self.config.steps):
-            base = (step % self.config.overfit if self.config.overfit else step) * self.config.batch_size
-            for turn in range(self.config.accumulation):
-                first = base + (turn * self.world + self.rank) * self.micro
-                yield list(range(first, first + self.micro))
-
-    def __len__(self) -> int:
-        return (self.config.steps - self.start) * self.config.accumulation
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+EXIT_CODES = {"": 0, "SIGINT": 130}  # all other signals: 75, "try again", by which schedulers know to requeue
 
 
 class _Turn(nn.Module):
@@ -126,15 +59,10 @@ class Summary:
     interrupted: str = ""
     plan: dict[str, Any] = field(default_factory=dict)
 
-
-def rate_at(step: int, config: TrainConfig) -> float:
-    """Learning rate at a step, as a share of `learning_rate`."""
-    if step < config.warmup:
-        return (step + 1) / config.warmup
-    if config.schedule == "constant":
-        return 1.0
-    progress = min(1.0, (step - config.warmup) / max(1, config.steps - config.warmup))
-    return config.final_rate + (1.0 - config.final_rate) * 0.5 * (1.0 + cos(pi * progress))
+    @property
+    def exit_code(self) -> int:
+        """0: complete, or out of --minutes; 130: Ctrl-C; 75: another signal, after which a scheduler should requeue."""
+        return EXIT_CODES.get(self.interrupted, STALLED)
 
 
 def fit(
@@ -205,55 +133,91 @@ class _Run:
             self.optimizers.append(optimizer)
         self.modules = {f"player/{p.name}": p.module for p in self.players} | {"ema": self.ema}
         self.states = config.run / "states"
-        self.guard, self.skipped = Guard(config.run, config.patience), 0
+        self.guard = Guard(config.run, config.patience)
+        self.meter: Meter | None = None
+        self.watchdog = Watchdog(
+            config.run, rank=self.accelerator.process_index, world=self.accelerator.num_processes, stall=0.0
+        )
+        self.parts = 1  # into how many each micro-batch is cut, since memory ran out
         self.stop_signal = ""
 
     # ------------------------------------------------------------------ the loop
 
     def train(self) -> Summary:
         config, accelerator = self.config, self.accelerator
-        start = self._resume()
+        start, kept = self._resume()
         if start >= config.steps:
             accelerator.print(f"{config.run} is complete at step {start}; ask for more with --steps")
             return Summary(step=start)
         if accelerator.is_main_process:
             self._write_recipe()
             accelerator.init_trackers("tensorboard")
+            forget_lines_after(config.run / "scores.jsonl", start)
             if start == 0:
                 self._demo(0)
-        previous = {s: signal.signal(s, self._on_signal) for s in (signal.SIGTERM, signal.SIGINT)}
+        self.meter = Meter(config, accelerator, start=start, state=kept.get("meter"))
+        self.watchdog = Watchdog(
+            config.run, rank=accelerator.process_index, world=accelerator.num_processes, stall=config.stall
+        )
+        previous = {s: signal.signal(s, self._on_signal) for s in SIGNALS}
         try:
             summary = self._steps(start)
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
+            self.watchdog.close()
         accelerator.end_training()
         return summary
 
     def _steps(self, start: int) -> Summary:
-        config, accelerator = self.config, self.accelerator
-        meter = _Meter(self, start)
-        began, step, losses = time.monotonic(), start, {}
-        for step, micros, waited in self._batches(start):
-            losses = self._step(step, micros)
-            if losses is None and self.guard.decide(state=newest_state(self.states)) == "go back":
-                accelerator.print("the run goes back to its last state, and on with the next batches")
-                self._resume()
-            meter.add(step, losses or {}, waited, micros)
-            done = step + 1
-            out_of_time = config.minutes is not None and time.monotonic() - began > 60 * config.minutes
-            last = done == config.steps or self._agreed(bool(self.stop_signal) or out_of_time)
-            if accelerator.is_main_process:
+        config, accelerator, meter = self.config, self.accelerator, self.meter
+        began, done = time.monotonic(), start
+        try:
+            for step, micros, waited in self._batches(start):
+                losses = self._step(step, micros)
+                if losses is None and self.guard.decide(state=newest_state(self.states)) == "go back":
+                    accelerator.print("the run goes back to its last state, and on with the next batches")
+                    self._resume()
+                meter.add(step, losses or {}, waited=waited, audio_seconds=self._audio_seconds(micros[0]))
+                done = step + 1
+                out_of_time = config.minutes is not None and time.monotonic() - began > 60 * config.minutes
+                last = done == config.steps or self._agreed(bool(self.stop_signal) or out_of_time)
+                self.watchdog.beat(step, "save")
                 if last or (done % config.save_every == 0 and not self.guard.in_a_row):
-                    self._save(done, meter)
-                if done % config.demo_every == 0 or done == config.steps:
+                    self._save(done)
+                self.watchdog.beat(step, "demo")
+                if accelerator.is_main_process and (done % config.demo_every == 0 or done == config.steps):
                     self._demo(done)
-            accelerator.wait_for_everyone()
-            if last:
-                if self.stop_signal:
-                    accelerator.print(f"{self.stop_signal}: saved at step {done}; the same command goes on from there")
-                break
-        return Summary(step=step + 1, losses=meter.latest, interrupted=self.stop_signal)
+                self.watchdog.beat(step, "synchronise")
+                accelerator.wait_for_everyone()
+                if last:
+                    if self.stop_signal:
+                        accelerator.print(
+                            f"{self.stop_signal}: saved at step {done}; the same command goes on from there"
+                        )
+                    break
+        except RuntimeError as reason:
+            raise self._explained(reason, done) from reason
+        return Summary(step=done, losses=meter.latest, interrupted=self.stop_signal)
+
+    def _explained(self, reason: RuntimeError, done: int) -> Exception:
+        """What ended the run, as a person would say it; the run is saved where that can still be done."""
+        text = str(reason)
+        if "DataLoader worker" in text:
+            if self.accelerator.num_processes == 1 and not self.guard.in_a_row:
+                self._save(done)
+            return UserError(
+                f"a data worker died at step {done} ({text.splitlines()[0]}): often for want of memory, so try fewer "
+                f"--train.workers than {self.config.workers}; the same command goes on from the last state"
+            )
+        if self.accelerator.num_processes > 1 and any(
+            word in text for word in ("onnection closed", "onnection reset", "Broken pipe", "NCCL", "gloo", "peer")
+        ):
+            return UserError(
+                f"another process was lost at step {done} ({text.splitlines()[0][:160]}): look for the first error "
+                "among the processes' messages; the same command goes on from the last state"
+            )
+        return reason
 
     def _step(self, step: int, micros: list[Batch]) -> dict[str, Tensor] | None:
         """One turn of every player. None: something was not finite, and the batch has changed nothing from then on."""
@@ -266,17 +230,10 @@ class _Run:
                 other.module.requires_grad_(other is player)
             for group in optimizer.param_groups:
                 group["lr"] = (player.learning_rate or config.learning_rate) * rate_at(step, config)
-            seen: dict[str, Tensor] = {}
-            for index, batch in enumerate(micros):
-                rng = SampleRng(config.seed, step=step, ids=batch.ids, stream=player.name)
-                waiting = index + 1 < len(micros)
-                with accelerator.no_sync(turn) if waiting else _nothing():
-                    losses = turn(batch, rng)
-                    accelerator.backward(losses["loss"] / len(micros))
-                for name, value in losses.items():
-                    seen[name] = seen.get(name, 0.0) + value.detach() / len(micros)
+            seen = self._gradients(step, player, turn, optimizer, micros)
+            self.watchdog.beat(step, "synchronise")
             norm = accelerator.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], config.clip)
-            norm = torch.as_tensor(norm).detach()
+            norm = whole(torch.as_tensor(norm).detach())
             # With fp16 a gradient that overflows is how the loss scale is found, and the scaler skips it by itself.
             finite = torch.isfinite(seen["loss"]) & (torch.isfinite(norm) | (accelerator.scaler is not None))
             bad = self._agreed(not bool(finite))
@@ -285,7 +242,8 @@ class _Run:
             optimizer.zero_grad(set_to_none=True)  # now, so that no player's gradients wait through the other's turn
             if bad:
                 self._all_may_learn()
-                self.skipped += 1
+                if self.meter is not None:
+                    self.meter.skipped += 1
                 what = self.guard.failed(step, player.name, micros, seen, norm, write=accelerator.is_main_process)
                 accelerator.print(f"{what}: the batch is skipped")
                 return None
@@ -295,6 +253,62 @@ class _Run:
         self.guard.passed()
         self.ema.update_parameters(self.model)
         return logged
+
+    def _gradients(
+        self, step: int, player: Player, turn: nn.Module, optimizer: Any, micros: list[Batch]
+    ) -> dict[str, Tensor]:
+        """Forward and backward of one player over all micro-batches. Where memory runs out, once more in halves."""
+        try:
+            return self._forward_and_backward(step, player, turn, self._cut(micros))
+        except (RuntimeError, MemoryError) as reason:
+            if not is_out_of_memory(reason) or self.parts > 1 or self.accelerator.num_processes > 1:
+                raise self._too_large(reason) from reason
+            # What was allocated is let go with this block; the second try stands outside of it.
+        self.parts = 2
+        optimizer.zero_grad(set_to_none=True)
+        if self.accelerator.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.accelerator.print(
+            f"out of memory at step {step} with micro-batches of {len(micros[0].ids)}: from here on they are halved, "
+            f"and a step is the same {self.config.batch_size} samples. Next time: --train.accumulation "
+            f"{2 * self.config.accumulation}"
+        )
+        try:
+            return self._forward_and_backward(step, player, turn, self._cut(micros))
+        except (RuntimeError, MemoryError) as reason:
+            raise self._too_large(reason) from reason
+
+    def _forward_and_backward(
+        self, step: int, player: Player, turn: nn.Module, micros: list[Batch]
+    ) -> dict[str, Tensor]:
+        """Gradients of the mean over the samples, and the means of what is logged."""
+        accelerator = self.accelerator
+        samples = sum(len(batch.ids) for batch in micros)
+        seen: dict[str, Tensor] = {}
+        for index, batch in enumerate(micros):
+            self.watchdog.beat(step, "forward")
+            rng = SampleRng(self.config.seed, step=step, ids=batch.ids, stream=player.name)
+            share = len(batch.ids) / samples
+            with accelerator.no_sync(turn) if index + 1 < len(micros) else nullcontext():
+                losses = turn(batch, rng)
+                accelerator.backward(losses["loss"] * share)
+            for name, value in losses.items():
+                seen[name] = seen.get(name, 0.0) + value.detach() * share
+        return seen
+
+    def _cut(self, micros: list[Batch]) -> list[Batch]:
+        return [part for batch in micros for part in halves(batch)] if self.parts > 1 else micros
+
+    def _too_large(self, reason: BaseException) -> BaseException:
+        """The way out, where memory ran out and halving is not possible; any other error as it is."""
+        if not is_out_of_memory(reason):
+            return reason
+        per = self.config.batch_size // self.config.accumulation // self.accelerator.num_processes
+        return UserError(
+            f"out of memory with micro-batches of {per} samples{', halved once' if self.parts > 1 else ''}: ask for "
+            f"--train.accumulation {2 * self.config.accumulation * self.parts}, shorter segments or a smaller model; "
+            "the same command goes on from the last state"
+        )
 
     def _all_may_learn(self) -> None:
         for player in self.players:
@@ -315,6 +329,7 @@ class _Run:
         )
         batches = iter(loader)
         for step in range(start, config.steps):
+            self.watchdog.beat(step, "data")
             asked = time.monotonic()
             micros = [next(batches) for _ in range(config.accumulation)]
             waited = time.monotonic() - asked
@@ -337,10 +352,11 @@ class _Run:
 
     # ------------------------------------------------------------------ state
 
-    def _resume(self) -> int:
+    def _resume(self) -> tuple[int, dict]:
+        """-> the step to go on with, and what else the state kept."""
         newest = newest_state(self.states) if self.states.is_dir() else None
         if newest is None:
-            return 0
+            return 0, {}
         step, extra = load_state_folder(newest, modules=self.modules, optimizers=self._plain_optimizers())
         scaler = self.accelerator.scaler
         if scaler is not None and "scaler" in extra:
@@ -348,22 +364,28 @@ class _Run:
         if not self.guard.went_back:
             self.guard.load(extra.get("guard", {}))
         self.accelerator.print(f"resuming {self.config.run} at step {step}")
-        return step
+        return step, extra
 
-    def _save(self, step: int, meter: _Meter) -> None:
-        scaler = self.accelerator.scaler
+    def _save(self, step: int) -> None:
+        """Called by every process: weights may be spread over them. The first one writes."""
+        scaler, write = self.accelerator.scaler, self.accelerator.is_main_process
         if not self.guard.in_a_row:
             self.guard.saved()
-        extra = {"guard": self.guard.state()} | ({"scaler": scaler.state_dict()} if scaler is not None else {})
+        extra = {"guard": self.guard.state(), "meter": self.meter.state()}
+        if scaler is not None:
+            extra["scaler"] = scaler.state_dict()
         save_state(
             self.states / f"step_{step:08d}",
             step=step,
             modules=self.modules,
             optimizers=self._plain_optimizers(),
             extra=extra,
+            write=write,
         )
-        forget_old_states(self.states, keep=self.config.keep)
-        scores = {"step": step, "losses": meter.latest, "steps_per_second": round(meter.speed, 3)}
+        if not write:
+            return
+        forget_old_states(self.states, keep=self.config.keep, keep_every=self.config.keep_every)
+        scores = {"step": step, "losses": self.meter.latest, "steps_per_second": round(self.meter.speed, 3)}
         save_checkpoint(
             self.config.run / "model",
             self.ema.module,
@@ -421,30 +443,54 @@ class _Run:
         return self._plan() if self.config.plan else self._overfit()
 
     def _plan(self) -> Summary:
-        """Three steps to warm up, then as many as fit into a few seconds."""
-        times = []
-        for step, micros, waited in self._batches(0):
-            began = time.monotonic()
-            if self._step(max(step, *(p.start for p in self.players)), micros) is None:
+        """Peak memory at small micro-batches and, where there is room, at the one asked for; then speed."""
+        config, accelerator = self.config, self.accelerator
+        share = config.batch_size // accelerator.num_processes
+        asked = StepSampler(config, start=0, rank=0, world=accelerator.num_processes).micro
+        last = max(player.start for player in self.players)
+
+        def step(size: int) -> None:
+            batch = self._on_device(self.collate([self.dataset[k] for k in range(size)]))
+            if self._step(last, [batch]) is None:
                 raise self.guard.error()
-            times.append(time.monotonic() - began + waited)
-            if step >= 3 and (sum(times) > 20 or step >= 12):
-                break
-        measured = sorted(times[2:])[len(times[2:]) // 2]
-        plan = {
-            "parameters": {p.name: sum(x.numel() for x in p.module.parameters()) for p in self.players},
-            "peak memory, MiB": peak_memory_mib(self.accelerator.device),
-            "steps per second": round(1 / measured, 3),
-            "steps": self.config.steps,
-            "hours to finish": round(self.config.steps * measured / 3600, 2),
-            "seconds of audio a step": round(self._audio_seconds(micros[0]), 2),
-            "device": str(self.accelerator.device),
-            "precision": self.accelerator.mixed_precision,
-            "processes": self.accelerator.num_processes,
+
+        def peak() -> int:
+            return peak_memory_mib(accelerator.device)
+
+        sizes, peaks = plan.measure(sorted({min(2, share), min(4, share), min(8, share)}), step, peak)
+        base, slope = plan.line_through(sizes, peaks)
+        found: dict[str, Any] = {
+            "parameters": {p.name: sum(x.numel() for x in p.module.parameters()) for p in self.players}
         }
-        for name, value in plan.items():
-            self.accelerator.print(f"{name:>26}: {value}")
-        return Summary(step=0, plan=plan)
+        micro, accumulation = asked, config.accumulation
+        if config.memory is not None:
+            budget = plan.bytes_of(config.memory) / 2**20
+            micro = plan.largest_micro_batch(base, slope, budget, share=share)
+            if not micro:
+                raise UserError(
+                    f"--train.memory {config.memory}: one sample at a time takes {base + slope:.0f} MiB already; "
+                    "shorter segments, or a smaller model"
+                )
+            accumulation = share // micro
+            found["fits into memory"] = f"{config.memory}: --train.accumulation {accumulation}"
+        found["micro-batch"] = f"{micro} samples x {accumulation} a step and process"
+        found["peak memory, MiB"] = round(base + slope * micro)
+        per_step = plan.time_of(lambda: [step(micro) for _ in range(accumulation)])
+        found |= {
+            "steps per second": round(1 / per_step, 3),
+            "steps": config.steps,
+            "hours to finish": round(config.steps * per_step / 3600, 2),
+        }
+        if self.task.mel is not None:
+            batch = self.collate([self.dataset[0]])
+            found["seconds of audio a step"] = round(self._audio_seconds(batch), 2)
+        found |= {
+            "device": str(accelerator.device),
+            "precision": accelerator.mixed_precision,
+            "processes": accelerator.num_processes,
+        }
+        plan.show(found, accelerator.print)
+        return Summary(step=0, plan=found)
 
     def _overfit(self) -> Summary:
         name, goal = self.overfit_below or ("loss", None)
@@ -475,72 +521,3 @@ class _Run:
             f"--overfit {self.config.overfit}: {name} is {recent:.4f} after {len(history)} steps, not below {goal}; "
             f"{why}"
         )
-
-
-class _Meter:
-    """Averages, speed, waiting and memory between two log lines."""
-
-    def __init__(self, run: _Run, start: int) -> None:
-        self.run, self.latest, self.speed = run, {}, 0.0
-        self.file = run.config.run / "log.jsonl"
-        self.last_step, self.last_time = start, time.monotonic()
-        self.sums: dict[str, Tensor] = {}
-        self.counts: dict[str, int] = {}
-        self.waited = self.audio_seconds = 0.0
-
-    def add(self, step: int, losses: dict[str, Tensor], waited: float, micros: list[Batch]) -> None:
-        run, config = self.run, self.run.config
-        for name, value in losses.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
-            self.counts[name] = self.counts.get(name, 0) + 1
-        self.waited += waited
-        self.audio_seconds += run._audio_seconds(micros[0])
-        if (step + 1) % config.log_every and step + 1 != config.steps:
-            return
-        now = time.monotonic()
-        elapsed = now - self.last_time
-        means = {
-            name: float(run.accelerator.reduce(value / self.counts[name], "mean")) for name, value in self.sums.items()
-        }
-        self.latest = {name: round(value, 5) for name, value in means.items()}
-        self.speed = (step + 1 - self.last_step) / elapsed
-        line = {
-            "step": step + 1,
-            **self.latest,
-            "learning_rate": rate_at(step, config) * config.learning_rate,
-            "steps_per_second": round(self.speed, 3),
-            "audio_per_second": round(self.audio_seconds / elapsed, 2),
-            "data_wait": round(self.waited / elapsed, 3),
-            "peak_mib": peak_memory_mib(run.accelerator.device),
-        }
-        if run.skipped:
-            line["skipped"] = run.skipped
-        if run.accelerator.is_main_process:
-            with open(self.file, "a") as stream:
-                stream.write(json.dumps(line) + "\n")
-            left = (config.steps - step - 1) / max(self.speed, 1e-9)
-            shown = "  ".join(f"{name} {value:.4g}" for name, value in means.items())
-            print(
-                f"step {step + 1}/{config.steps}  {shown}  |  {self.speed:.2f} steps/s  "
-                f"{line['audio_per_second']:.1f} s audio/s  data wait {line['data_wait']:.0%}  "
-                f"{line['peak_mib']} MiB  {left / 60:.0f} min left",
-                file=sys.stdout,
-                flush=True,
-            )
-            run.accelerator.log({k: v for k, v in line.items() if k != "step"}, step=step + 1)
-        self.last_step, self.last_time = step + 1, time.monotonic()
-        self.sums, self.counts, self.waited, self.audio_seconds = {}, {}, 0.0, 0.0
-
-
-def peak_memory_mib(device: torch.device) -> int:
-    """Peak memory of this process so far: on the GPU where it runs there, else resident memory."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) >> 20
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak >> 20 if sys.platform == "darwin" else peak >> 10
-
-
-class _nothing:
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *_: object) -> None: ...

@@ -19,23 +19,51 @@ from audiogen.core.errors import UserError
 from audiogen.core.files import whole_folder
 
 
+def whole(value: Tensor) -> Tensor:
+    """A tensor that may be sharded over the processes (a DTensor) as one; collective where it is."""
+    return value.full_tensor() if hasattr(value, "full_tensor") else value
+
+
+def sharded_like(value: Tensor, like: Tensor) -> Tensor:
+    """A whole tensor, the same on every process, cut as `like` is."""
+    if not hasattr(like, "full_tensor") or value.shape != like.shape:
+        return value
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
+
+
 def save_state(
-    folder: Path, *, step: int, modules: dict[str, nn.Module], optimizers: dict[str, torch.optim.Optimizer], extra: dict
+    folder: Path,
+    *,
+    step: int,
+    modules: dict[str, nn.Module],
+    optimizers: dict[str, torch.optim.Optimizer],
+    extra: dict,
+    write: bool = True,
 ) -> None:
-    """Write everything that the next step depends on."""
+    """Write everything that the next step depends on. Every process calls this; those with `write` write."""
     from safetensors.torch import save_file
 
     tensors: dict[str, Tensor] = {}
+
+    def keep(key: str, value: Tensor) -> None:
+        value = whole(value.detach())
+        if write:
+            tensors[key] = value.cpu().contiguous().clone()
+
     for name, module in modules.items():
         for key, value in module.state_dict().items():
-            tensors[f"module/{name}/{key}"] = value.detach().cpu().contiguous().clone()
+            keep(f"module/{name}/{key}", value)
     groups = {}
     for name, optimizer in optimizers.items():
         state = optimizer.state_dict()
         groups[name] = state["param_groups"]
         for index, values in state["state"].items():
             for key, value in values.items():
-                tensors[f"optimizer/{name}/{index}/{key}"] = torch.as_tensor(value).detach().cpu().contiguous().clone()
+                keep(f"optimizer/{name}/{index}/{key}", torch.as_tensor(value))
+    if not write:
+        return
     with whole_folder(folder) as part:
         save_file(tensors, part / "state.safetensors")
         values = {"step": step, "param_groups": groups, "extra": extra, "sha256": _sha256(part / "state.safetensors")}
@@ -53,16 +81,19 @@ def load_state_folder(
     for name, module in modules.items():
         prefix = f"module/{name}/"
         own = {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
+        there = module.state_dict()
+        own = {key: sharded_like(value, there[key]) if key in there else value for key, value in own.items()}
         load_state(module, own, what=f"{folder} ({name})")
     for name, optimizer in optimizers.items():
         if name not in values["param_groups"]:
             raise UserError(f"{folder} has no optimizer {name!r}: it is the state of another training task")
         prefix = f"optimizer/{name}/"
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
         state: dict[int, dict] = {}
         for key, value in tensors.items():
             if key.startswith(prefix):
                 index, field = key[len(prefix) :].split("/")
-                state.setdefault(int(index), {})[field] = value
+                state.setdefault(int(index), {})[field] = sharded_like(value, parameters[int(index)])
         optimizer.load_state_dict({"state": state, "param_groups": values["param_groups"][name]})
     return values["step"], values["extra"]
 
@@ -81,10 +112,14 @@ def newest_state(folder: Path) -> Path | None:
     return None
 
 
-def forget_old_states(folder: Path, *, keep: int) -> None:
-    """Remove all but the `keep` newest states."""
+def forget_old_states(folder: Path, *, keep: int, keep_every: int = 0) -> None:
+    """Remove all but the `keep` newest states and those of the steps that `keep_every` divides; and what a run that
+    was killed while it wrote has left half done."""
     for old in sorted(folder.glob("step_*"), reverse=True)[keep:]:
-        shutil.rmtree(old, ignore_errors=True)
+        if not keep_every or int(old.name.removeprefix("step_")) % keep_every:
+            shutil.rmtree(old, ignore_errors=True)
+    for half in (*folder.glob(".step_*.part"), *folder.glob(".step_*.old")):
+        shutil.rmtree(half, ignore_errors=True)
 
 
 def _sha256(file: Path) -> str:

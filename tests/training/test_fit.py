@@ -16,8 +16,10 @@ from audiogen.core.errors import UserError
 from audiogen.core.interfaces import Batch, Condition, Player
 from audiogen.core.mel_format import MelFormat
 from audiogen.core.rng import SampleRng
-from audiogen.training.fit import StepSampler, TrainConfig, fit, rate_at
+from audiogen.training.config import TrainConfig, rate_at
+from audiogen.training.fit import fit
 from audiogen.training.state import newest_state
+from audiogen.training.steps import StepSampler
 
 MEL = MelFormat(sample_rate=8000, n_fft=64, win_length=64, hop_length=16, n_mels=8, f_max=4000.0)
 
