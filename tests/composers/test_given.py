@@ -38,8 +38,8 @@ def test_a_bass_of_its_own_lies_below_and_no_chord_is_silence():
 
 
 def test_a_melody_is_all_melody_and_a_beginning_may_be_counted_on_from(tmp_path):
-    notes = [Note(0, 0, 60, 80, 0, 1, "lute"), Note(0, 0, 64, 80, 0, 4, "lute"), Note(0, 0, 36, 80, 1, 1, "kit", 0, True)]
-    Score.from_beats(notes, bpm=120).save(tmp_path / "a.mid")
+    notes = [Note(0, 0, pitch, 80, 0, beats, "lute") for pitch, beats in ((60, 1), (64, 4))]
+    Score.from_beats([*notes, Note(0, 0, 36, 80, 1, 1, "kit", 0, True)], bpm=120).save(tmp_path / "a.mid")
     asked = Given(melody=tmp_path / "a.mid").to(Prompt(seconds=5))
     assert [(note.pitch, note.instrument) for note in asked.score.notes] == [(60, "melody"), (64, "melody")]
     given = Given(beginning=tmp_path / "a.mid")
