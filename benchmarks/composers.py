@@ -9,7 +9,7 @@ another task than "all" is given what it needs of the tune itself (its chords, i
 what it wrote is measured, against the same parts of real tunes. Columns:
 
 nats a note, a token   negative log-likelihood of held-out tunes (--cuts stretches of each, of at most --length tokens,
-                       in their own keys; style, key, metre and tempo are given), without a grammar's help. The first
+                       moved to C; style, key, metre and tempo are given), without a grammar's help. The first
                        row is a model that knows the grammar and nothing else. Tasks cannot be compared.
 pitches, steps, durations   Jensen-Shannon divergence in bits from the held-out tunes: of pitch classes counted from
                        the tonic, of times between onsets, of note lengths (0: the same; 1: nothing in common)
@@ -153,7 +153,7 @@ class Benchmark:
         }
 
     def _stretches(self, held_out: list[Tune], vocabulary: Vocabulary, task: str):
-        data = NoteDataset(held_out, vocabulary, length=self.length, task=task, transpose=False)
+        data = NoteDataset(held_out, vocabulary, length=self.length, task=task)
         for index, tune in enumerate(held_out):
             firsts = sorted({tune.sheet.bars * cut // self.cuts for cut in range(self.cuts)})
             items = [item for item in (data.sample(index, first) for first in firsts) if item is not None]

@@ -9,8 +9,9 @@ Smoke: audiogen train composer --data.rules 20 --train.steps 5 --train.batch-siz
 `--preset` is a family, or a configuration that a family names; every field of it can be changed. Styles are the labels
 of the folder's metadata.csv, or the names of its folders; pieces that the rule composer writes (`--data.rules N`) come
 beside them, or alone where no folder is given, and their styles are its forms. Held-out tunes (split "valid" or "test")
-are never trained on. Every piece is heard in all keys. `--train.plan` tells parameters, memory and time first;
-`--train.overfit 1` must bring the loss of one batch below 0.3 nats a token. Cost and scores: docs/composers.md.
+are never trained on. Every piece is heard in C, and what is composed is moved to the key that is asked for.
+`--train.plan` tells parameters, memory and time first; `--train.overfit 1` must bring the loss of one batch below 0.3
+nats a token. Cost and scores: docs/composers.md.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from audiogen.composers.recurrent import RecurrentConfig
 from audiogen.core.config import did_you_mean
 from audiogen.core.errors import UserError
 from audiogen.core.interfaces import Prompt
-from audiogen.training.fit import TrainConfig
+from audiogen.training.config import TrainConfig
 
 DEFAULT = "lstm"
 
@@ -67,8 +68,6 @@ class Data:
     """How often one of those is drawn, where there is a folder too."""
     length: int = 256
     """Tokens in a sample, at most; cut at bar lines."""
-    transpose: bool = True
-    """Hear every piece in all keys."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +139,7 @@ class Recipe:
             model = resolve("composer", family)(replace(self.model, styles=styles))
         dataset = NoteDataset(
             tunes, model.vocabulary, length=self.data.length, seed=self.train.seed, task=model.config.task,
-            transpose=self.data.transpose, shares=shares,
+            shares=shares,
         )
         labels = {
             "recipe": "composer", "preset": self.preset, "tunes": len(tunes),
@@ -153,7 +152,7 @@ class Recipe:
             NoteTask(model, demos=demos), dataset, self.train, collate=collate, recipe=self, labels=labels,
             overfit_below=model.overfit_below,
         )
-        return 130 if summary.interrupted == "SIGINT" else 0
+        return summary.exit_code
 
     def _tunes(self) -> tuple[list, list[float] | None]:
         """The tunes to train on and, where both kinds are there, their shares."""

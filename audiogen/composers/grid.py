@@ -68,6 +68,11 @@ class Sheet:
         notes = tuple(GridNote(step - start, *rest) for step, *rest in inside)
         return replace(self, notes=notes, bars=bars, bars_after=self.bars_after + self.bars - first - bars)
 
+    def in_c(self) -> Sheet:
+        """Moved to C major or C minor, by at most six semitones. This is how the learned composers know all music:
+        what holds in one key need not be learned in eleven others."""
+        return self.transposed(-above_c(self.key))
+
     def transposed(self, semitones: int) -> Sheet:
         """All but the drums moved, the key too. Notes that would leave MIDI's range move an octave back."""
 
@@ -81,6 +86,11 @@ class Sheet:
             index = KEYS.index(self.key)
             key = KEYS[index // 12 * 12 + (index + semitones) % 12]
         return replace(self, notes=tuple(sorted(map(moved, self.notes))), key=key)
+
+
+def above_c(key: str | None) -> int:
+    """Semitones from C to the key's tonic, -5 .. 6; 0 for no key."""
+    return 0 if key is None else (KEYS.index(key) + 5) % 12 - 5
 
 
 @cache

@@ -21,6 +21,7 @@ from audiogen.composers.grid import (
     STEPS,
     TEMPOS,
     Sheet,
+    above_c,
     bar_steps,
     beats_of,
     known_key,
@@ -55,6 +56,8 @@ class Request:
     vocabulary: Vocabulary = Vocabulary()
     voices: tuple[tuple[str, Instrument], ...] = ()
     bpm: float | None = None  # the exact tempo that was asked for
+    key: str | None = None  # of the answer, as it was named; all tokens are in C
+    up: int = 0  # semitones from C to it
     kept: tuple[Note, ...] = ()  # notes that stand in the answer as they are
     first_step: int = 0  # where the drawn sequence begins in the answer
     begun_notes: int = 0  # notes of `begun`, which `kept` has already
@@ -65,11 +68,11 @@ class Request:
         known = set(sheet_from(self.begun, self.vocabulary).notes) if self.begun_notes else set()
         fresh = replace(sheet, notes=tuple(note for note in sheet.notes if note not in known))
         bpm = self.bpm or sheet.bpm
-        written = score_of(_to_the_end(fresh), voices=dict(self.voices), bpm=bpm)
+        written = score_of(_to_the_end(fresh).transposed(self.up), voices=dict(self.voices), bpm=bpm)
         notes = written.notes
         if self.kept:
             notes = self.kept + _after(self.kept, notes, self.first_step / STEPS, bpm)
-        return replace(written, notes=tuple(sorted(notes)), bpm=bpm)
+        return replace(written, notes=tuple(sorted(notes)), bpm=bpm, key=self.key or written.key)
 
 
 def read_request(
@@ -91,22 +94,27 @@ def read_request(
     style = vocabulary.style_token(style_of(prompt, plan, vocabulary))
     limits = Limits(
         styles=(style,), keys=_keys(plan, instrument), metres=_metres(plan), tempos=_tempos(plan), seconds=seconds,
-        bpm=plan.bpm, parts=parts, low=0 if instrument.drum else instrument.low,
-        high=127 if instrument.drum else instrument.high, in_key=sampling.in_key, together=TOGETHER,
-        notes_a_bar=NOTES_A_BAR, sounding_end=True,
+        bpm=plan.bpm, parts=parts, in_key=sampling.in_key, together=TOGETHER, notes_a_bar=NOTES_A_BAR,
+        sounding_end=True,
     )
-    request = Request(limits, (style,), None, None, vocabulary, voices, plan.bpm)
-    given = prompt.score
-    if given is not None and given.notes:
+    request = Request(limits, (style,), None, None, vocabulary, voices, plan.bpm, plan.key)
+    given = prompt.score if prompt.score is not None and prompt.score.notes else None
+    if given is not None:
         given = _asked(given, plan)
         if task in ("all", "continuation") and given.seconds >= seconds:
             return replace(request, finished=given)
-    if task == "all":
-        return request if given is None or not given.notes else _continued(request, given, seconds)
-    if given is None or not given.notes:
+    elif task != "all":
         lead_seconds = seconds / 2 if task == "continuation" else seconds
         given = RuleComposer().compose(replace(prompt, score=None), seconds=lead_seconds, rng=rng)
-    return _from_source(request, given, seconds, task)
+    if given is None:
+        up = above_c(known_key(plan.key)) if plan.key else int(rng.fork("tonic").rand(1) * 12) - 5
+    else:
+        sheet = sheet_of(given)
+        sheet = replace(sheet, key=known_key(plan.key) or sheet.key or estimate_key(sheet))
+        up = above_c(sheet.key)
+        request = (_continued if task == "all" else _from_source)(request, given, sheet.in_c(), seconds, task)
+    low, high = (0, 127) if instrument.drum else (instrument.low - up, instrument.high - up)
+    return replace(request, up=up, limits=replace(request.limits, low=low, high=high))
 
 
 def style_of(prompt: Prompt, plan: MusicalPlan, vocabulary: Vocabulary) -> str:
@@ -128,11 +136,10 @@ def parts_played(instrument: Instrument) -> tuple[int, ...]:
 
 
 def _keys(plan: MusicalPlan, instrument: Instrument) -> tuple[int, ...]:
-    if plan.key is not None:
-        return (KEY.token(KEYS.index(known_key(plan.key))),)
-    if instrument.drum:
+    """C major, C minor, or either; drums without a key have none."""
+    if instrument.drum and plan.key is None:
         return (NO_KEY,)
-    return tuple(KEY.token(i) for i, key in enumerate(KEYS) if plan.mode in (None, key.split()[1]))
+    return tuple(KEY.token(KEYS.index(f"C {mode}")) for mode in ("major", "minor") if plan.mode in (None, mode))
 
 
 def _metres(plan: MusicalPlan) -> tuple[int, ...]:
@@ -162,19 +169,14 @@ def _asked(given: Score, plan: MusicalPlan) -> Score:
 
 
 def _held(limits: Limits, sheet: Sheet, vocabulary: Vocabulary) -> tuple[Limits, list[int]]:
-    """Limits and prefix of music that goes with a sheet: its metre and tempo, and its key (estimated where none is
-    named) unless another is asked."""
-    sheet = replace(sheet, key=sheet.key or estimate_key(sheet))
+    """Limits and prefix of music that goes with a sheet: its key, metre and tempo."""
     prefix = tokens_of(sheet, vocabulary)[:PREFIX]
-    style = limits.styles[0]
-    key = limits.keys[0] if len(limits.keys) == 1 else prefix[1]
-    begun = [style, key, prefix[2], prefix[3]]
-    return replace(limits, keys=(key,), metres=(prefix[2],), tempos=(prefix[3],), seconds=None), begun
+    prefix[0] = limits.styles[0]
+    return replace(limits, keys=(prefix[1],), metres=(prefix[2],), tempos=(prefix[3],), seconds=None), prefix
 
 
-def _continued(request: Request, given: Score, seconds: float) -> Request:
+def _continued(request: Request, given: Score, sheet: Sheet, seconds: float, task: str) -> Request:
     """The music goes on after its last note, in the same sequence, up to the bar in which `seconds` end."""
-    sheet = sheet_of(given)
     limits, begun = _held(request.limits, sheet, request.vocabulary)
     total = max(_bars(seconds, given.metre, given.bpm), sheet.bars)
     tokens = tokens_of(replace(sheet, bars_after=total - sheet.bars), request.vocabulary, end=False)
@@ -184,8 +186,8 @@ def _continued(request: Request, given: Score, seconds: float) -> Request:
     )
 
 
-def _from_source(request: Request, given: Score, seconds: float, task: str) -> Request:
-    sheet = sheet_of(given)
+def _from_source(request: Request, given: Score, sheet: Sheet, seconds: float, task: str) -> Request:
+    """What is given is the source, and the answer stands beside it, or after it."""
     if task == "continuation":
         total = max(_bars(seconds, given.metre, given.bpm), sheet.bars + 1)
         source = tokens_of(replace(sheet, bars_after=total - sheet.bars), request.vocabulary)

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from audiogen.composers.analysis import chord_steps, estimate_chords, estimate_key, transposed_chord
 from audiogen.composers.events import BAR, DURATION, HIT, PREFIX, Vocabulary, tokens_of
-from audiogen.composers.grid import BASS, DRUMS, KEYS, METRES, PARTS, STEPS, Sheet, sheet_of
+from audiogen.composers.grid import BASS, DRUMS, KEYS, METRES, PARTS, STEPS, Sheet, above_c, sheet_of
 from audiogen.composers.note_tasks import check_task, source_and_target
 from audiogen.composers.rules import RuleComposer
 from audiogen.conditioning.instruments import INSTRUMENTS
@@ -147,23 +147,23 @@ def rule_tunes(count: int, *, seed: int = 0) -> list[Tune]:
 
 
 class NoteDataset(Dataset):
-    """Sample k -> (k, tokens, source or None): a tune, moved to another key, cut at bar lines; a function of (seed, k).
+    """Sample k -> (k, tokens, source or None): a tune in C, cut at bar lines; a function of (seed, k).
 
     A tune is drawn the more often the more bars it has, by the square root; `shares` of tunes count besides. A cut
     begins at any bar and ends with the last one that `length` tokens hold, so a sample is never longer; a single bar
-    that is longer is cut within. Transposition: -5 .. 6 semitones. In one of ten samples the style is not told.
+    that is longer is cut within. Every tune is moved to C (`Sheet.in_c`). In one of ten samples the style is not told.
     """
 
     def __init__(
         self, tunes: Sequence[Tune], vocabulary: Vocabulary, *, length: int = 256, seed: int = 0, task: str = "all",
-        transpose: bool = True, shares: Sequence[float] | None = None,
+        shares: Sequence[float] | None = None,
     ) -> None:
         if not tunes:
             raise ValueError("no tunes")
         if length < 32:
             raise UserError(f"length={length}: 32 tokens at least")
         self.tunes, self.vocabulary, self.length = list(tunes), vocabulary, length
-        self.seed, self.task, self.transpose = seed, check_task(task), transpose
+        self.seed, self.task = seed, check_task(task)
         shares = shares or [1.0] * len(self.tunes)
         self._weights = [share * tune.sheet.bars**0.5 for tune, share in zip(self.tunes, shares, strict=True)]
         self._sizes: dict[int, list[int]] = {}  # of tunes that were drawn: tokens before each bar
@@ -176,18 +176,17 @@ class NoteDataset(Dataset):
         choose = random.Random(key(self.seed, k, "notes"))
         while True:
             index = choose.choices(range(len(self.tunes)), self._weights)[0]
-            up = choose.randint(-5, 6) if self.transpose else 0
             bars = self.tunes[index].sheet.bars
             # As often from the first bar as from any four others: the beginning is what is asked for most.
             first = max(0, choose.randrange(-4, max(1, bars - MIN_BARS + 1)))
-            made = self.sample(index, first, up=up, named=choose.random() >= 0.1)
+            made = self.sample(index, first, named=choose.random() >= 0.1)
             if made is not None:
                 return k, *made
 
     def sample(
-        self, index: int, first: int = 0, *, up: int = 0, named: bool = True
+        self, index: int, first: int = 0, *, named: bool = True
     ) -> tuple[list[int], list[int] | None] | None:
-        """Tune `index` from bar `first` on, `up` semitones higher, with or without the name of its style.
+        """Tune `index` from bar `first` on, with or without the name of its style.
 
         None where nothing can be learned from it: no notes are left to write, or none are given.
         """
@@ -195,13 +194,14 @@ class NoteDataset(Dataset):
         bars = self._fitting(index, first)
         if self.task == "continuation" and bars < 2:
             return None
-        cut = sheet.cut(first, bars).transposed(up)
+        cut = sheet.cut(first, bars).in_c()
         chords = None
         if self.task == "chords_to_melody":
             each = sheet.bar_steps // chord_steps(sheet.metre)
             known = self._chords.setdefault(index, []) or estimate_chords(sheet)
             self._chords[index] = known
-            chords = [transposed_chord(chord, up) for chord in known[first * each : (first + bars) * each]]
+            inside, down = known[first * each : (first + bars) * each], -above_c(sheet.key)
+            chords = [transposed_chord(chord, down) for chord in inside]
         source, target = source_and_target(
             cut if named else replace(cut, style=""), self.task, self.vocabulary, chords=chords
         )

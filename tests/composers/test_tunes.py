@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import replace
 
 import pytest
 
@@ -18,6 +17,7 @@ from audiogen.composers.grid import (
     STEPS,
     GridNote,
     Sheet,
+    above_c,
     score_of,
 )
 from audiogen.composers.note_tasks import TASKS, source_and_target
@@ -136,7 +136,7 @@ def test_samples_are_functions_of_their_numbers_and_well_formed(tunes, task):
     data, again = (NoteDataset(tunes, WORDS, length=96, task=task, seed=3) for _ in range(2))
     items = [data[k] for k in range(12)]
     assert [again[k] for k in reversed(range(12))] == items[::-1]
-    assert len({tuple(tokens) for _, tokens, _ in items}) > 9
+    assert len({tuple(tokens) for _, tokens, _ in items}) > 5
     other = NoteDataset(tunes, WORDS, length=96, task=task, seed=4)
     assert [other[k] for k in range(12)] != items
     for k, (number, tokens, source) in enumerate(items):
@@ -147,15 +147,17 @@ def test_samples_are_functions_of_their_numbers_and_well_formed(tunes, task):
             assert source[1:4] == tokens[1:4]  # one key, metre and tempo
 
 
-def test_a_sample_is_its_tune_in_another_key(tunes):
-    data = NoteDataset(tunes, WORDS, length=10_000)
-    tokens, _ = data.sample(0, 0, up=4)
-    assert sheet_from(tokens, WORDS) == replace(tunes[0].sheet.transposed(4), style=tunes[0].sheet.style
-                                               if tunes[0].sheet.style in WORDS.styles else "")
-    given = NoteDataset(tunes, WORDS, length=10_000, task="chords_to_melody")
-    chords = [chord_name(token) for token in given.sample(0, 2, up=4)[1] if CHORD.has(token)]
-    cut = tunes[0].sheet.cut(2, tunes[0].sheet.bars - 2).transposed(4)
-    fresh = [chord_name(token) for token in chord_source(cut, []) if CHORD.has(token)]
+def test_a_sample_is_its_tune_in_c(tunes):
+    vocabulary = Vocabulary(tuple({tune.sheet.style for tune in tunes}))
+    data = NoteDataset(tunes, vocabulary, length=10_000)
+    for index, tune in enumerate(tunes):
+        made = sheet_from(data.sample(index)[0], vocabulary)
+        up = above_c(tune.sheet.key)
+        assert -5 <= up <= 6 and made.key in ("C major", "C minor") and made.transposed(up) == tune.sheet
+    given = NoteDataset(tunes, vocabulary, length=10_000, task="chords_to_melody")
+    cut = tunes[0].sheet.cut(2, tunes[0].sheet.bars - 2).in_c()
+    chords, fresh = ([chord_name(token) for token in source if CHORD.has(token)]
+                     for source in (given.sample(0, 2)[1], chord_source(cut, [])))
     assert sum(a == b for a, b in zip(chords, fresh, strict=False)) >= 0.8 * len(fresh)  # notes may hold over the cut
 
 
