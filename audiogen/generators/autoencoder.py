@@ -43,19 +43,18 @@ from audiogen.generators.latents import (
     cosines,
     edges,
     gaussian_kl,
+    kept,
     levels,
     mmd,
     negative_log_likelihood,
     slerp,
+    through,
 )
 from audiogen.generators.mel_model import MelModel, masked_mean
 from audiogen.generators.networks.unet import ResidualBlock
 from audiogen.nn.noise_and_style import NoiseAndStyle
 
 LOG_SPREAD = (-4.0, 1.5)  # range of ln(spread) of the decoder, in units of each mel bin's deviation
-
-
-# ---------------------------------------------------------------------- configuration
 
 
 @dataclass(frozen=True)
@@ -132,19 +131,6 @@ class AutoencoderConfig:
         return 2 ** (len(self.widths) - 1)
 
 
-# ---------------------------------------------------------------------- networks
-
-
-def through(blocks: nn.ModuleList, x: Tensor, modulation: Tensor, mask: Tensor | None) -> Tensor:
-    for block in blocks:
-        x = kept(block(x, modulation, mask), mask)
-    return x
-
-
-def kept(x: Tensor, mask: Tensor | None) -> Tensor:
-    return x if mask is None else x * mask
-
-
 class Encoder(nn.Module):
     """mel in deviations (batch, n_mels, frames) -> (batch, channels, latent frames), the first latent_dim being codes.
 
@@ -166,10 +152,7 @@ class Encoder(nn.Module):
         self.out = nn.Conv1d(widths[-1], channels, 1)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
-        self.straight = nn.Conv1d(config.mel.n_mels, config.latent_dim, config.rate, stride=config.rate, bias=False)
-        with torch.no_grad():
-            terms, size = cosines(config.mel.n_mels, config.rate, config.latent_dim)
-            self.straight.weight.copy_(terms / size[:, None, None])
+        self.straight = straight_encoder(config)
 
     def forward(self, x: Tensor, at: Levels) -> Tensor:
         one = x.new_ones(x.shape[0], 1)
@@ -180,6 +163,15 @@ class Encoder(nn.Module):
             x = through(blocks, kept(down(F.silu(x)), mask), one, mask)
         out = self.out(F.silu(x))
         return out + F.pad(straight, (0, 0, 0, out.shape[1] - straight.shape[1]))
+
+
+def straight_encoder(config: AutoencoderConfig) -> nn.Conv1d:
+    """mel (batch, n_mels, whole latent frames) -> (batch, latent_dim, latent frames): cosine terms of about size 1."""
+    layer = nn.Conv1d(config.mel.n_mels, config.latent_dim, config.rate, stride=config.rate, bias=False)
+    with torch.no_grad():
+        terms, size = cosines(config.mel.n_mels, config.rate, config.latent_dim)
+        layer.weight.copy_(terms / size[:, None, None])
+    return layer
 
 
 class Notes(nn.Module):
@@ -198,24 +190,34 @@ class Notes(nn.Module):
 class Prior(nn.Module):
     """style, notes -> mean and log deviation of z in units of all codes; N(0, 1) where neither is given."""
 
-    def __init__(self, config: AutoencoderConfig, notes: int) -> None:
+    def __init__(self, config: AutoencoderConfig, notes: Notes) -> None:
         super().__init__()
         low, width = config.widths[0] // 2, config.widths[-1]
         self.rate = config.rate
-        self.before = nn.Conv1d(notes, low, 1, bias=False)
-        self.down = nn.Conv1d(low, width, self.rate, stride=self.rate)  # sees where in a latent frame a note begins
+        self.before = nn.Conv1d(notes.dim, low, 1, bias=False)
+        # Sees where in a latent frame a note begins. Without biases: what all clips share would drown what tells them
+        # apart, which is all that there is to learn.
+        self.down = nn.Conv1d(low, width, self.rate, stride=self.rate, bias=False)
+        self.tell = nn.Linear(config.vector_dim, width, bias=False)
         self.style = NoiseAndStyle(config.modulation, config.vector_dim)
         self.blocks = nn.ModuleList(ResidualBlock(width, width, 3, config.modulation) for _ in range(config.blocks + 1))
         self.out = nn.Conv1d(width, 2 * config.latent_dim, 1)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
+        # Harmonics as a mel, and that as the encoder would begin to tell it.
+        self.strength = LineStrength(config.vector_dim, notes.dim_lines) if notes.dim_lines else None
+        self.straight = straight_encoder(config) if notes.dim_lines else None
 
     def forward(self, notes: Tensor, vector: Tensor, at: Levels) -> Gaussian:
         x = F.silu(self.before(kept(notes, at.masks[0])))
-        x = kept(self.down(F.pad(x, (0, -x.shape[-1] % self.rate))), at.masks[-1])
+        x = self.down(F.pad(x, (0, -x.shape[-1] % self.rate)))
+        x = kept(x + self.tell(vector * math.sqrt(vector.shape[1]))[..., None], at.masks[-1])
         x = through(self.blocks, x, self.style(None, vector, like=x), at.masks[-1])
         given = (vector.any(dim=1) | notes.any(dim=2).any(dim=1))[:, None, None]
         mean, log_std = (self.out(F.silu(x)) * given).chunk(2, dim=1)
+        if self.strength is not None:
+            mel = kept(self.strength(notes[:, -self.strength.out_features :], vector), at.masks[0])
+            mean = mean + self.straight(F.pad(mel, (0, -mel.shape[-1] % self.rate)))
         return Gaussian(mean, bounded(log_std, 3.0))
 
 
@@ -250,7 +252,8 @@ class Decoder(nn.Module):
         for index, blocks in enumerate(self.blocks):
             frames, mask = at.frames[-1 - index], at.masks[-1 - index]
             if index:
-                x = kept(self.up[index - 1](x.repeat_interleave(2, dim=2)[..., :frames]), mask)
+                x = kept(x.repeat_interleave(2, dim=2)[..., :frames], mask)
+                x = kept(self.up[index - 1](x), mask)
             if index == len(self.up):
                 x = x + self.notes(kept(notes, mask))
             x = through(blocks, x, style, mask)
@@ -260,9 +263,6 @@ class Decoder(nn.Module):
             mean = mean + self.strength(notes[:, -self.strength.out_features :], vector)
         low, high = LOG_SPREAD
         return mean, low + (high - low) * torch.sigmoid(log_spread)  # soft: the gradient never dies at the ends
-
-
-# ---------------------------------------------------------------------- the model
 
 
 class Autoencoder(MelModel):
@@ -280,7 +280,7 @@ class Autoencoder(MelModel):
         super().__init__(config)
         self.notes = Notes(config)
         self.encoder = Encoder(config, config.latent_dim * (2 if config.gaussian else 1))
-        self.prior = Prior(config, self.notes.dim)
+        self.prior = Prior(config, self.notes)
         self.decoder = Decoder(config, self.notes)
         # Measured in training: what all codes are like, (latent_dim, 1) each, over the last hundred batches or so.
         self.register_buffer("latent_mean", torch.zeros(config.latent_dim, 1))
@@ -348,9 +348,7 @@ class Autoencoder(MelModel):
 
     def _hidden(self, condition: Condition, rng: SampleRng) -> Condition:
         """Style and score, each dropped by itself and now and then both: what is left to the latents."""
-        condition = drop(
-            condition, {"vector": self.config.drop_vector, "aligned": self.config.drop_aligned}, rng
-        )
+        condition = drop(condition, {"vector": self.config.drop_vector, "aligned": self.config.drop_aligned}, rng)
         seen = (rng.fork("blind").rand(1, device=condition.vector.device) >= self.config.blind).to(condition.vector)
         return condition._replace(vector=condition.vector * seen, aligned=condition.aligned * seen[..., None])
 
@@ -370,10 +368,9 @@ class Autoencoder(MelModel):
     def usage(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """What each latent dimension is used for, (latent_dim,) each: KL from the prior in nats a latent frame (nan for
         plain codes, which have none), and the variance of the posterior mean."""
-        q, mask = self.posterior(batch.mel, batch.lengths), levels(
-            batch.mel.shape[2], len(self.config.widths), batch.lengths
-        ).masks[-1]
         frames = batch.mel.shape[2]
+        q = self.posterior(batch.mel, batch.lengths)
+        mask = levels(frames, len(self.config.widths), batch.lengths).masks[-1]
         p = self.prior_of(self.complete(batch.condition, len(batch.mel), frames), frames, batch.lengths)
         kl = gaussian_kl(q, p) if self.config.gaussian else torch.full_like(q.mean, math.nan)
         return (kl * mask).sum(dim=(0, 2)) / mask.sum().clamp(min=1), self._variance(q.mean, mask)

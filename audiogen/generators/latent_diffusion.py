@@ -7,9 +7,10 @@
     x = (z - mean) / deviation, of unit variance, is what is diffused, at 1/8 of the frame rate
     z, style, piano roll -> the autoencoder's decoder -> mel                                     (frozen)
 
-So it begins where the autoencoder's own `sample` ends, and only has to learn what the prior leaves open: how latents
-hang together over time and among each other. `from_prior=False` is latent diffusion as published: latents are
-standardised by the mean and deviation of all codes, which the autoencoder measured in its training.
+So it begins where the autoencoder's own `sample` ends (the EDM denoiser of an untrained network is exact for N(0, 1)),
+and only has to learn what the prior leaves open: how latents hang together over time and among each other.
+`from_prior=False` is latent diffusion as published: latents are standardised by the mean and deviation of all codes,
+which the autoencoder measured in its training.
 
 Objectives, networks and samplers are those of mel diffusion.
 """
@@ -79,7 +80,7 @@ class LatentDiffusionConfig:
     """The autoencoder; `--first RUN/model` fills it in."""
     from_prior: bool = True
     """Diffuse what the autoencoder's prior leaves open; otherwise the latents themselves."""
-    objective: str = "rectified_flow"
+    objective: str = "edm"
     network: str = "gated"
     gated: GatedConfig = GatedConfig(width=192, depth=8, means=(3, 7), bands=1)
     unet: UNetConfig = UNetConfig(multipliers=(1, 2))
@@ -103,7 +104,7 @@ class LatentDiffusion(MelModel):
 
     config_type = LatentDiffusionConfig
     first_stage = "autoencoder"
-    overfit_below = ("diffusion", 0.6)  # of about 2 at the start: velocity's variance, of noise and data together
+    overfit_below = ("diffusion", 0.5)  # of 1 at the start, where it draws from the prior
 
     def __init__(self, config: LatentDiffusionConfig) -> None:
         super().__init__(config)

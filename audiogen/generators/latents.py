@@ -6,7 +6,7 @@ import math
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from audiogen.generators.mel_model import masked_mean
 
@@ -123,3 +123,15 @@ def levels(frames: int, count: int, lengths: Tensor | None = None) -> Levels:
             lengths = (lengths + 1) // 2
         frames = (frames + 1) // 2
     return Levels(tuple(sizes), tuple(masks))
+
+
+def through(blocks: nn.ModuleList, x: Tensor, modulation: Tensor, mask: Tensor | None) -> Tensor:
+    """Residual blocks one after another, with silence in padding between them."""
+    for block in blocks:
+        x = kept(block(x, modulation, mask), mask)
+    return x
+
+
+def kept(x: Tensor, mask: Tensor | None) -> Tensor:
+    """x (batch, channels, frames) with zeros in padding, where there is a mask (batch, 1, frames)."""
+    return x if mask is None else x * mask
