@@ -8,7 +8,7 @@ speed       Fréchet distance at 2048 dimensions, 5000 rows, beside scipy.linalg
 infinity    FAD for N -> ∞ of sets drawn from the reference itself: the truth is 0
 coverage    how many of --seeds 95 % intervals hold the truth
 ladder      more and more damage to --music: Spearman's rank correlation of damage and distance, for each embedder
-files       --clips synthetic clips of 5 s, scored from the files and again from the cache: × real time
+files       --clips synthetic clips of --clip-seconds, scored from the files and again from the cache: × real time
 
 Times are wall-clock; "cpu" beside them is the processor time of all processes, for machines that others use as well.
 """
@@ -71,6 +71,8 @@ class Evaluation:
     """As of `audiogen evaluate`."""
     clips: int = 1000
     """Of the files."""
+    clip_seconds: float = 5.0
+    """Length of each."""
     json: Path | None = None
     """Also write the figures here, beside those that are there and were not measured anew."""
 
@@ -80,7 +82,7 @@ class Evaluation:
             raise UserError(f"--measure {sorted(unknown)[0]!r} is unknown; choose from {', '.join(MEASURES)}")
         measures: dict[str, Callable[[], dict[str, Any]]] = {
             "accuracy": accuracy, "speed": lambda: speed(self.dim, self.rows), "infinity": infinity,
-            "coverage": lambda: coverage(self.seeds), "files": lambda: files(self.clips),
+            "coverage": lambda: coverage(self.seeds), "files": lambda: files(self.clips, self.clip_seconds),
             "ladder": lambda: ladder(self.music, self.ladder_clips, self.embedders, self.weights)}
         for name in self.measure:
             if name == "ladder" and self.music is None:

@@ -30,12 +30,13 @@ def home(tmp_path_factory):
     entries = []
     for index in range(24):
         style = ("low", "high")[index % 2]
-        Audio(tone(style, index)[None], 16000).save(home / "sounds" / f"{index:02d}.wav")
-        Audio(tone(style, 100 + index)[None], 16000, {"audiogen": "1", "styles": {style: 1.0}}).save(home / "made" / f"{index:02d}.wav")
-        entries.append(Entry(f"{index:02d}.wav", 1.2, 16000, 1, styles=(style,), source=str(index),
+        Audio(tone(style, index)[None], 16000).save(home / "sounds" / f"{chr(97 + index)}.wav")
+        made_by = {"audiogen": "1", "styles": {style: 1.0}}
+        Audio(tone(style, 100 + index)[None], 16000, made_by).save(home / "made" / f"{chr(97 + index)}.wav")
+        entries.append(Entry(f"{chr(97 + index)}.wav", 1.2, 16000, 1, styles=(style,), source=str(index),
                              split="test" if index < 16 else "train"))
-    shutil.copy(home / "sounds" / "00.wav", home / "sounds" / "twin.wav")
-    entries.append(Entry("twin.wav", 1.2, 16000, 1, styles=("low", "high"), duplicate_of="00.wav"))
+    shutil.copy(home / "sounds" / "a.wav", home / "sounds" / "twin.wav")
+    entries.append(Entry("twin.wav", 1.2, 16000, 1, styles=("low", "high"), duplicate_of="a.wav"))
     write_manifest(home / "manifest.jsonl", entries, root=home / "sounds")
     return home
 
