@@ -563,8 +563,8 @@ void matrix_multiply(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_
     });
 }
 
-/// mma.m16n8k32 of bytes with sign: a[i] row g + 8 (i % 2), columns 4 t + 16 (i / 2) to + 3; b[i] column g, rows 4 t + 16 i
-/// to + 3; d[i] row g + 8 (i / 2), column 2 t + i % 2.
+/// mma.m16n8k32 of bytes with sign: a[i] row g + 8 (i % 2), columns 4 t + 16 (i / 2) to + 3; b[i] column g, rows 4 t +
+/// 16 i to + 3; d[i] row g + 8 (i / 2), column 2 t + i % 2.
 inline void matrix_multiply_int8(int (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
     static const char name = 0;
     struct Slot {

@@ -108,8 +108,8 @@ AUDIOGEN_MMA(half, "m16n8k16.row.col.f32.f16.f16.f32")
 AUDIOGEN_MMA(float, "m16n8k8.row.col.f32.tf32.tf32.f32")
 #undef AUDIOGEN_MMA
 
-/// d += a b of bytes with sign, (16 x 32) (32 x 8), int32 sums: a[i] is row g + 8 (i % 2), columns 4 t + 16 (i / 2) to + 3;
-/// b[i] column g, rows 4 t + 16 i to + 3; d as above.
+/// d += a b of bytes with sign, (16 x 32) (32 x 8), int32 sums: a[i] is row g + 8 (i % 2), columns 4 t + 16 (i / 2) to
+/// + 3; b[i] column g, rows 4 t + 16 i to + 3; d as above.
 __device__ __forceinline__ void matrix_multiply_int8(int (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
     asm volatile(
         "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, "

@@ -105,8 +105,8 @@ __device__ __forceinline__ void add_to_z(float (&values)[V], const Layer<T>& p, 
     }
 }
 
-/// For every row and pack of gates of a thread: use(row, gate, group, upper, pack, a, b), a and b being z_a and z_b of V
-/// gates, complete.
+/// For every row and pack of gates of a thread: use(row, gate, group, upper, pack, a, b), a and b being z_a and z_b of
+/// V gates, complete.
 template <class Gemm, class Use>
 __device__ __forceinline__ void each_gate(typename Gemm::Sums& sums, const Layer<typename Gemm::Element>& p, int item,
                                           int first_row, int chunk, Use use) {

@@ -13,13 +13,14 @@
 //     nothing is lost but the order of sums, and the samples are the reference's.
 //   int8: mma.m16n8k32, once; a scale for every stream; sums of integers, the same as the reference's.
 // A 4-byte word of the blob, row r and word column w, is register i of lane 4 g + t, r = g + 8 (i % 2) of its 16 rows,
-// w = t + 4 (i / 2) of its 8 words. `arrange` puts the words of a fragment side by side in shared memory: one load of 16
-// bytes a lane, no bank conflict, and a matrix keeps its size. 16 odd columns of int8 make a fragment of half the words.
-// Activations lie stream by stream, rows of a multiple of 8 and 4 more words, which meets no bank conflict either.
+// w = t + 4 (i / 2) of its 8 words. `arrange` puts the words of a fragment side by side in shared memory: one load of
+// 16 bytes a lane, no bank conflict, and a matrix keeps its size. 16 odd columns of int8 make a fragment of half the
+// words. Activations lie stream by stream, rows of a multiple of 8 and 4 more words, which meets no bank conflict
+// either.
 //
-// Bound, tile: a fragment is 512 bytes, 4 clocks of shared memory, and 3 (bfloat16) or 1 (int8) mma, each some 2 clocks of
-// the four tensor units. 190 KB of weights a block: 1,500 clocks of shared memory for 8 streams and, in bfloat16, 2,300
-// of mma, which is why 16 streams a tile would not help there. Multiply takes the 1,500 for one stream.
+// Bound, tile: a fragment is 512 bytes, 4 clocks of shared memory, and 3 (bfloat16) or 1 (int8) mma, each some 2 clocks
+// of the four tensor units. 190 KB of weights a block: 1,500 clocks of shared memory for 8 streams and, in bfloat16,
+// 2,300 of mma, which is why 16 streams a tile would not help there. Multiply takes the 1,500 for one stream.
 #pragma once
 
 #include "device.cuh"
@@ -197,7 +198,8 @@ struct MultiplyTile {
                     most = fmaxf(most, __shfl_xor_sync(0xFFFFFFFFu, most, distance));
                 const float step = most / 127.0f, inverse = step > 0.0f ? 1.0f / step : 0.0f;
                 if (lane == 0) step_of[stream] = step;
-                for (int at = lane; at < size / 4; at += 32) to[stream * stride + at] = rounded_word(own + 4 * at, inverse);
+                for (int at = lane; at < size / 4; at += 32)
+                    to[stream * stride + at] = rounded_word(own + 4 * at, inverse);
             }
         } else {
             for (int at = threadIdx.x; at < size / 2 * kWidth; at += blockDim.x) {
@@ -254,7 +256,8 @@ struct MultiplyTile {
                         a[0] = from[0], a[1] = from[1];
                     }
                 } else {
-                    for (int i = 0; i < (half_step ? 2 : 4); ++i) a[i] = weights[word(rows, count, tile, step, lane, i)];
+                    for (int i = 0; i < (half_step ? 2 : 4); ++i)
+                        a[i] = weights[word(rows, count, tile, step, lane, i)];
                 }
 #pragma unroll
                 for (int part = 0; part < kSplit; ++part) {

@@ -1,8 +1,8 @@
 // The main loop that the dilated convolutions share: a tile of rows (time steps) times weights, on tensor cores; here
 // with mma.sync, for every chip and type. warpgroup_tile.cuh has the same with wgmma. A kernel takes either as `Gemm`:
 //
-//   Sums                     a thread's sums, [group][8 columns each][4]; `run` adds to them, `each_pack` hands them out
-//   row_of, column_of_group  where a group of sums lies in the tile
+//   Sums                     a thread's sums, [group][8 columns each][4]; `run` adds to them, `each_pack` hands them
+//   out row_of, column_of_group  where a group of sums lies in the tile
 //   resident...              how rows of A that a kernel makes itself (h) lie in shared memory
 //
 //   sums[row][column] += sum over segments s, over k:  a_s[first_row + row + offset_s][k] * b_s[column][k]

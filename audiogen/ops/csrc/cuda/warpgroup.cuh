@@ -1,5 +1,5 @@
-// wgmma, the matrix instructions of Hopper (sm_90a): four warps multiply tiles that both lie in shared memory, and go on
-// while they are at it.
+// wgmma, the matrix instructions of Hopper (sm_90a): four warps multiply tiles that both lie in shared memory, and go
+// on while they are at it.
 //
 // What orders what (PTX ISA, "Asynchronous warpgroup-level matrix instructions"):
 //   * wgmma reads shared memory through the async proxy. Who writes a tile by st.shared or cp.async says
@@ -8,14 +8,14 @@
 //   * `warpgroup_commit` closes a group of wgmma; `warpgroup_wait<n>` waits until at most n groups run. Until then the
 //     sums must not be touched and the tiles not be written.
 //
-// Tiles. K-major (rows of a, columns of b; 16-bit elements along K), 128-byte swizzle: 64 elements of K of a row are 128
-// bytes, 8 rows are 1024 bytes and begin at a multiple of 1024. Within those, the 16-byte piece p of row r lies at place
-// p ^ r % 8: the hardware flips bits 4-6 of an address by its bits 7-9. A step of 16 elements of K further is 32 bytes
-// further in the address that the descriptor names; the flip is taken of the whole address.
+// Tiles. K-major (rows of a, columns of b; 16-bit elements along K), 128-byte swizzle: 64 elements of K of a row are
+// 128 bytes, 8 rows are 1024 bytes and begin at a multiple of 1024. Within those, the 16-byte piece p of row r lies at
+// place p ^ r % 8: the hardware flips bits 4-6 of an address by its bits 7-9. A step of 16 elements of K further is 32
+// bytes further in the address that the descriptor names; the flip is taken of the whole address.
 //
-// A descriptor (64 bits): 0-13 address / 16, 16-29 leading offset / 16 (of no meaning here: 1), 32-45 stride offset / 16
-// (from 8 rows to the next 8: 1024 / 16), 49-51 base offset (0, for the 8 rows begin at a multiple of 1024), 62-63 the
-// swizzle (1: 128 bytes).
+// A descriptor (64 bits): 0-13 address / 16, 16-29 leading offset / 16 (of no meaning here: 1), 32-45 stride offset /
+// 16 (from 8 rows to the next 8: 1024 / 16), 49-51 base offset (0, for the 8 rows begin at a multiple of 1024), 62-63
+// the swizzle (1: 128 bytes).
 #pragma once
 
 #include "device.cuh"
@@ -75,8 +75,8 @@ __device__ __forceinline__ void warpgroup_multiply(float* d, uint64_t a, uint64_
     template <>                                                                                                   \
     __device__ __forceinline__ void warpgroup_multiply<type, n>(float* d, uint64_t a, uint64_t b) {               \
         AUDIOGEN_ON_HOPPER("{\n.reg .pred p;\nsetp.eq.u32 p, 0, 0;\n"                                             \
-                           "wgmma.mma_async.sync.aligned.m64n" #n "k16.f32." name "." name " {" registers "}, " a_operand \
-                           ", " b_operand ", p, 1, 1, 0, 0;\n}"                                                   \
+                           "wgmma.mma_async.sync.aligned.m64n" #n "k16.f32." name "." name " {" registers        \
+                           "}, " a_operand ", " b_operand ", p, 1, 1, 0, 0;\n}"                           \
                            : __VA_ARGS__                                                                          \
                            : "l"(a), "l"(b));                                                                     \
     }

@@ -1,16 +1,17 @@
 // The main loop of tile_gemm.cuh by wgmma (sm_90a, 16-bit types): 128 rows, GROUPS * 8 * NI columns.
 //
-// Layout. 256 threads are two warpgroups, each of 64 rows and all columns, so that every tile of weights is read by both.
-// The same chunks of 128 bytes of K as with mma, the same swizzle (it is wgmma's own); three stages: while the tensor
-// cores are at chunk i, chunk i + 1 comes by cp.async, and the last readers of chunk i - 1 end. One barrier a chunk: it
-// says that chunk i is here for both warpgroups, and that both are done with chunk i - 2, whose stage chunk i + 1 takes.
+// Layout. 256 threads are two warpgroups, each of 64 rows and all columns, so that every tile of weights is read by
+// both. The same chunks of 128 bytes of K as with mma, the same swizzle (it is wgmma's own); three stages: while the
+// tensor cores are at chunk i, chunk i + 1 comes by cp.async, and the last readers of chunk i - 1 end. One barrier a
+// chunk: it says that chunk i is here for both warpgroups, and that both are done with chunk i - 2, whose stage chunk i
+// + 1 takes.
 //
-// Bound (H200: 4096 16-bit FLOP, 128 bytes of shared memory and about 38 bytes of L2 a clock and multiprocessor). A step
-// of K of m64n256k16 is 128 clocks of the tensor cores and reads 10 KB of shared memory (80 clocks); of m64n128k16 64 and
-// 6 KB (48). Both leave room for cp.async. L2 is the tighter one: a chunk of 128 rows and 256 columns is 48 KB for 1024
-// clocks (48 bytes a clock: the tensor cores wait a fifth of the time), of 128 columns 32 KB for 512 (64: they wait two
-// fifths). Hence 256 columns where there are that many. What would take L2 out: two blocks of a cluster that hand each
-// other their half of the weights (multicast), which halves the larger part.
+// Bound (H200: 4096 16-bit FLOP, 128 bytes of shared memory and about 38 bytes of L2 a clock and multiprocessor). A
+// step of K of m64n256k16 is 128 clocks of the tensor cores and reads 10 KB of shared memory (80 clocks); of m64n128k16
+// 64 and 6 KB (48). Both leave room for cp.async. L2 is the tighter one: a chunk of 128 rows and 256 columns is 48 KB
+// for 1024 clocks (48 bytes a clock: the tensor cores wait a fifth of the time), of 128 columns 32 KB for 512 (64: they
+// wait two fifths). Hence 256 columns where there are that many. What would take L2 out: two blocks of a cluster that
+// hand each other their half of the weights (multicast), which halves the larger part.
 //   The layer, 128 channels, skips and gates: 33.5 MFLOP per 128 steps = 8,192 clocks; 352 KB from L2 = 9,300; tanh and
 // logistic 32,768 results at 16 a clock = 2,048, alone in the block (one block a multiprocessor). mma.sync: the tensor
 // cores reach 62 % of their rate = 13,200 clocks, 448 KB = 11,800, behind which the gates of another block hide.
@@ -71,7 +72,8 @@ struct WarpgroupTile {
             __syncthreads();      // chunk i is here for all, and all are done with chunk i - 2
             const int following = stage == kDepth - 1 ? 0 : stage + 1;
             issue(following);
-            unsigned char* a = resident ? resident + now.k / kChunk * kRows * kChunkBytes : stages + stage * kStageBytes;
+            unsigned char* a =
+                resident ? resident + now.k / kChunk * kRows * kChunkBytes : stages + stage * kStageBytes;
             const uint64_t of_a = swizzled_descriptor(a + own_rows),
                            of_b = swizzled_descriptor(stages + stage * kStageBytes + kRows * kChunkBytes);
             warpgroup_fence();

@@ -40,8 +40,8 @@ struct Way {
     int64_t cost;  // in thirds of the time that one stream takes for a layer
 };
 
-/// The best division for tiles of base.width streams. Clusters where a chain fits into one, else cooperative blocks with
-/// weights in shared memory, else with weights in L2. Empty: not even one tile fits.
+/// The best division for tiles of base.width streams. Clusters where a chain fits into one, else cooperative blocks
+/// with weights in shared memory, else with weights in L2. Empty: not even one tile fits.
 std::optional<Way> find_way(const Generation& base, const OnDeviceOf& device) {
     for (const bool cluster : {true, false}) {
         for (const bool resident : {true, false}) {
