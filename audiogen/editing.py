@@ -123,8 +123,9 @@ def _new_part(
     weights = engine.read(prompt).weights
     score = _score(engine, heard, span, prompt, weights, seed)
     known = Known(mel, mask[None], strength)
-    with torch.no_grad():
-        made = engine.sample(prompt, [Part(weights, score)], mel.shape[2], seed=seed, sampling=chosen, known=known)
+    made = engine.sample(
+        prompt, [Part(weights, score)], seed=seed, sampling=chosen, frames=mel.shape[2], known=known
+    )
     audio = engine.render(made, seed=seed)[0][:, format.lead : format.lead + time]
     audio = resample(audio, format.sample_rate, heard.sample_rate)
     first, last = (round(second * heard.sample_rate) for second in span)

@@ -187,7 +187,7 @@ class Engine:
         prompt = _prompt(prompt)
         if self.generator.model.makes != "mel":
             raise UserError(f"a generator of the family {self.generator.name} makes audio, not mels: ask for a clip")
-        return self._sample(prompt, self.parts(prompt, seed=seed), seed, self.sampling(**sampling))
+        return self.sample(prompt, self.parts(prompt, seed=seed), seed=seed, sampling=self.sampling(**sampling))
 
     def generate(
         self,
@@ -221,7 +221,7 @@ class Engine:
 
     def _generate(self, prompt: Prompt, seed: int, sampling: Any) -> Audio:
         parts = self.parts(prompt, seed=seed)
-        voices = self._sample(prompt, parts, seed, sampling)
+        voices = self.sample(prompt, parts, seed=seed, sampling=sampling)
         voices = self.render(voices, seed=seed) if self.generator.model.makes == "mel" else voices.float().cpu()
         made_by = {
             "audiogen": audiogen.__version__,
@@ -273,19 +273,16 @@ class Engine:
             )
         return replace(own, **chosen)
 
-    @torch.inference_mode()
-    def _sample(self, prompt: Prompt, parts: list[Part], seed: int, sampling: Any) -> Tensor:
-        frames = max(1, math.ceil(check_seconds(prompt.seconds) * self.mel.frame_rate))
-        return self.sample(prompt, parts, frames, seed=seed, sampling=sampling)
-
+    @torch.no_grad()
     def sample(
-        self, prompt: Prompt, parts: list[Part], frames: int, *, seed: int, sampling: Any, **more: Any
+        self, prompt: Prompt, parts: list[Part], *, seed: int, sampling: Any, frames: int | None = None, **more: Any
     ) -> Tensor:
         """-> what the generator makes: mel (parts, n_mels, frames), or audio (parts, 1, frames * hop_length).
 
-        `more`: what only some families take, such as `known`. Gradients are on, where the caller has not switched them
-        off.
+        `frames`: None for as many as the prompt's seconds need; `more`: what only some families take, such as `known`.
         """
+        if frames is None:
+            frames = max(1, math.ceil(check_seconds(prompt.seconds) * self.mel.frame_rate))
         aligned = torch.stack([piano_roll(part.score, frames, frame_rate=self.mel.frame_rate) for part in parts])
         vector = torch.stack([self.vocabulary.vector(part.weights) for part in parts])
         negative = None
@@ -294,9 +291,7 @@ class Engine:
             negative = self.vocabulary.vector(unwanted.weights).expand_as(vector).to(self.device)
         condition = Condition(vector=vector.to(self.device), aligned=aligned.to(self.device))
         rng = SampleRng(seed, ids=range(len(parts)), stream="mel")
-        return self.generator.model.sample(
-            condition, frames, rng=rng, sampling=sampling, negative=negative, **more
-        )
+        return self.generator.model.sample(condition, frames, rng=rng, sampling=sampling, negative=negative, **more)
 
     def render(self, mel: Tensor, *, seed: int = 0) -> Tensor:
         """mel (parts, n_mels, frames) -> audio (parts, 1, time) on the CPU."""

@@ -3,6 +3,7 @@
     audiogen scan SOUNDS/ -o manifest.jsonl
     audiogen train generator --data.manifest manifest.jsonl --train.run runs/mine
     audiogen train generator --preset diffusion --data.manifest manifest.jsonl --model.gated.width 192
+    audiogen train generator --init runs/mine/model --distill 4 --data.manifest manifest.jsonl --train.run runs/fast
     accelerate launch recipes/generator.py --data.manifest manifest.jsonl --train.run runs/mine
     audiogen generate "one of my styles" --checkpoint runs/mine/model
 
@@ -37,6 +38,7 @@ DEFAULT = "diffusion"
 # name that fits counts.
 ROWS: dict[str, tuple[dict[str, Any], int]] = {
     "": (dict(steps=20_000, learning_rate=1e-3), 172),
+    "distill": (dict(steps=5_000, learning_rate=3e-4, ema=0.99), 172),
 }
 
 
@@ -83,6 +85,8 @@ class Recipe:
     train: TrainConfig = field(default_factory=lambda: TrainConfig(run=Path("runs/generator"), **ROWS[""][0]))
     init: Path | None = None
     """A generator checkpoint to go on from, e.g. the shipped one: its weights, its config and its styles' vectors."""
+    distill: int = 0
+    """With --init: teach that diffusion model to sample in so many steps, half of its own; 0: train it on."""
     first: Path | None = None
     """The checkpoint of the first stage, for families that stand on one."""
     words: Path | None = None
@@ -113,7 +117,7 @@ class Recipe:
         model = known[preset][1]
         if first is not None and (Path(first) / "config.json").is_file():
             model = _upon(model, known[preset][0], Path(first))
-        settings, frames = row(preset)
+        settings, frames = row("distill" if said(words, "--distill") else preset)
         help_ = f"A family or a configuration that a family names: {', '.join(known)}."
         fields = {
             "preset": (Annotated[str, arg(help=help_)], preset), "data": (Data, Data(frames=frames)),
@@ -209,7 +213,7 @@ class Recipe:
             "minutes": round(dataset.manifest.seconds / 60, 1),
         }
         render = None if cls.makes == "audio" else _renderer(self.vocoder, config.mel)
-        task = cls.task_type(model, demos=self._demos(vocabulary, played, config), render=render)
+        task = self._task(cls, model, demos=self._demos(vocabulary, played, config), render=render)
         summary = fit(
             task,
             dataset,
@@ -221,6 +225,16 @@ class Recipe:
             judge=judge,
         )
         return summary.exit_code
+
+    def _task(self, cls: type, model: Any, **more: Any) -> Any:
+        if not self.distill:
+            return cls.task_type(model, **more)
+        from audiogen.generators.diffusion import MelDiffusion
+        from audiogen.generators.distillation import Distillation, begin_student
+
+        if self.init is None or cls is not MelDiffusion:
+            raise UserError(f"--distill {self.distill} teaches a trained diffusion model: name it by --init RUN/model")
+        return Distillation(model, begin_student(model, self.distill), **more)
 
     def _first_stage(self, cls: type) -> Any:
         """The checkpoint that `--first` names, if the family stands on one, and only then."""

@@ -9,7 +9,7 @@ tensor([5.])
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -36,6 +36,25 @@ def guided(conditional: Tensor, unconditional: Tensor, scale: float | Tensor, *,
     over = tuple(range(1, conditional.dim()))
     factor = conditional.std(over, keepdim=True) / result.std(over, keepdim=True).clamp_min(1e-8)
     return result * (rescale * factor + (1 - rescale))
+
+
+def classifier_guided(
+    denoise: Callable[[Tensor, Tensor], Tensor], log_probability: Callable[[Tensor, Tensor], Tensor], scale: float
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """A denoiser D(x, sigma) guided by a classifier of noisy data (Dhariwal & Nichol 2021, algorithm 2).
+
+    `log_probability(x, sigma)` -> (batch,): log p(what is asked for | x) at x = x0 + sigma * noise. As the score is
+    (D - x) / sigma^2, the guided one is D + scale * sigma^2 * d log p / dx: at scale 1, with the true classifier, the
+    denoiser of the class itself. Needs autograd: not inside torch.inference_mode.
+    """
+
+    def steered(x: Tensor, sigma: Tensor) -> Tensor:
+        with torch.enable_grad():
+            noisy = x.detach().requires_grad_()
+            (slope,) = torch.autograd.grad(log_probability(noisy, sigma).sum(), noisy)
+        return denoise(x, sigma) + scale * _per_sample(sigma, x).square() * slope
+
+    return steered
 
 
 def scale_at(scale: float, level: float | Tensor, interval: tuple[float, float] | None) -> Tensor:

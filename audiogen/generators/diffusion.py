@@ -20,7 +20,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from audiogen.conditioning.guidance import drop, guided, scale_at
+from audiogen.conditioning.guidance import classifier_guided, drop, guided, scale_at
 from audiogen.conditioning.piano_roll import ROLL_DIM
 from audiogen.core.errors import UserError
 from audiogen.core.interfaces import Batch, Condition
@@ -34,7 +34,8 @@ from audiogen.generators.networks.dit import DiTConfig
 from audiogen.generators.networks.gated import GatedConfig, GatedNetwork
 from audiogen.generators.networks.unet import UNetConfig
 from audiogen.generators.objectives import make_objective
-from audiogen.generators.samplers import find_sampler
+from audiogen.generators.samplers import Denoiser, find_sampler
+from audiogen.generators.style_classifier import StyleClassifier
 
 LOG_SPREAD = (-4.0, 1.5)  # range of the natural logarithm of the spread, in units of each mel bin's deviation
 WHITE = 8.0  # bound of the whitened residual, in deviations
@@ -50,6 +51,8 @@ class Sampling:
     """Classifier-free guidance (Ho & Salimans 2022): 1 is none, larger obeys the style more and varies less."""
     coarse_guidance: float = 0.0
     """How far the coarse mean is pushed away from that of no style (or of the unwanted one)."""
+    classifier_guidance: float = 0.0
+    """Guidance by the classifier (Dhariwal & Nichol 2021), where the model has one; 0 is none."""
     interval: tuple[float, float] | None = None
     """Guide only at noise levels in (low, high] (Kynkäänniemi et al. 2024); None is everywhere."""
     temperature: float = 0.7
@@ -62,6 +65,8 @@ class Sampling:
             raise UserError(f"steps={self.steps}: choose 1 to 1000 (8 to 32 is usual)")
         if not (math.isfinite(self.guidance) and 0 <= self.guidance <= 50):
             raise UserError(f"guidance={self.guidance}: choose 0 to 50 (1 is none, 1.5 to 4 is usual)")
+        if not 0 <= self.classifier_guidance <= 50:
+            raise UserError(f"classifier_guidance={self.classifier_guidance}: choose 0 to 50")
         if not 0 <= self.coarse_guidance <= 5:
             raise UserError(f"coarse_guidance={self.coarse_guidance}: choose 0 to 5")
         for name in ("temperature", "texture_temperature"):
@@ -79,6 +84,8 @@ class MelDiffusionConfig:
     unet: UNetConfig = UNetConfig()
     dit: DiTConfig = DiTConfig()
     coarse: GatedConfig | None = GatedConfig(width=256, depth=8, means=())
+    classifier: GatedConfig | None = None
+    """A classifier of noisy mels by style, trained beside, for classifier guidance; None: there is none."""
     vector_dim: int = 64
     aligned_dim: int = ROLL_DIM
     drop_vector: float = 0.1
@@ -138,6 +145,10 @@ class MelDiffusion(MelModel):
         "diffusion_small": MelDiffusionConfig(
             gated=GatedConfig(width=128, depth=8), coarse=GatedConfig(width=160, depth=6, means=())
         ),
+        "diffusion_classifier": MelDiffusionConfig(
+            gated=GatedConfig(width=128, depth=8), coarse=GatedConfig(width=160, depth=6, means=()),
+            classifier=GatedConfig(width=64, depth=4, means=(), bands=1),
+        ),
     }
 
     def __init__(self, config: MelDiffusionConfig) -> None:
@@ -152,6 +163,11 @@ class MelDiffusion(MelModel):
             vector_dim=config.vector_dim,
             aligned_dim=config.aligned_dim + (2 * n_mels if config.coarse else 0),
         )
+
+        self.classifier = None
+        if config.classifier is not None:
+            channels = n_mels * (3 if config.coarse else 1)
+            self.classifier = StyleClassifier(config.classifier, channels=channels, vector_dim=config.vector_dim)
 
     # ------------------------------------------------------------------ training
 
@@ -168,15 +184,19 @@ class MelDiffusion(MelModel):
             losses["coarse"] = masked_mean(error * torch.exp(-coarse.log_spread) + coarse.log_spread, mask)
             losses["mel_l1"] = masked_mean((error * self.mel_std).detach(), mask)
             coarse = Coarse(coarse.mean.detach(), coarse.log_spread.detach())
-            x0 = _whiten(x0, coarse)
+            x0 = whiten(x0, coarse)
         sigma = self.objective.draw_sigma(rng.rand(1, device=x0.device)[:, 0])
         noise = rng.randn(*x0.shape[1:], device=x0.device)
         # The residual of a frame that the coarse model got badly wrong must not outweigh all the others.
         x0 = x0.clamp(-WHITE, WHITE) if coarse is not None else x0
-        denoised = self._denoise(x0 + sigma[:, None, None] * noise, sigma, condition, coarse)
+        x = x0 + sigma[:, None, None] * noise
+        denoised = self.denoise(x, sigma, condition, coarse)
         weight = self.objective.weight(sigma)[:, None, None]
         losses["diffusion"] = masked_mean(weight * (denoised - x0).square(), mask)
-        losses["loss"] = losses["diffusion"] + losses.get("coarse", 0.0)
+        if self.classifier is not None:
+            seen = self._classified(x, sigma, batch.condition.vector, coarse, mask)
+            losses["classifier"] = -seen.mean()
+        losses["loss"] = sum(losses[name] for name in ("diffusion", "coarse", "classifier") if name in losses)
         return losses
 
     # ------------------------------------------------------------------ sampling
@@ -205,7 +225,9 @@ class MelDiffusion(MelModel):
             other = self._coarse(condition._replace(vector=unwanted), like)
             coarse = coarse._replace(mean=coarse.mean + push * (coarse.mean - other.mean).clamp(-1, 1))
         without = condition._replace(vector=unwanted)
-        denoise = self._guided(condition, without, coarse, sampling)
+        denoise = self.guided_denoiser(condition, without, coarse, sampling)
+        if sampling.classifier_guidance:
+            denoise = self._steered(denoise, condition.vector, coarse, sampling)
         sigmas = self.objective.sigmas(sampling.steps).to(like.device)
         played = condition.aligned.any(dim=2).any(dim=1)  # (batch,)
         temperature = torch.where(played, sampling.temperature, sampling.texture_temperature)[:, None, None]
@@ -213,7 +235,7 @@ class MelDiffusion(MelModel):
         if known is not None:
             there = self.standardise(known.check(tuple(like.shape)).mel.to(like))
             if coarse is not None:  # as in training, what the coarse model got badly wrong must not outweigh the rest
-                there = _whiten(there, coarse).clamp(-WHITE, WHITE)
+                there = whiten(there, coarse).clamp(-WHITE, WHITE)
             fixed = known.mask[:, None].to(like.device)
             start, sigmas = begin(there, fixed, start, sigmas, known.strength)
             denoise = keeping(denoise, there, fixed, bound=WHITE if coarse is not None else math.inf)
@@ -223,7 +245,7 @@ class MelDiffusion(MelModel):
         mel = self.mel_from(x)
         return mel if known is None else torch.where(fixed, known.mel.to(mel), mel)
 
-    def _guided(self, condition: Condition, without: Condition, coarse: Coarse | None, sampling: Sampling):
+    def guided_denoiser(self, condition: Condition, without: Condition, coarse: Coarse | None, sampling: Sampling):
         """A denoiser with classifier-free guidance, both halves evaluated as one batch."""
         both = Condition(
             vector=torch.cat((condition.vector, without.vector)),
@@ -234,13 +256,37 @@ class MelDiffusion(MelModel):
         def denoise(x: Tensor, sigma: Tensor) -> Tensor:
             scale = scale_at(sampling.guidance, sigma, sampling.interval)
             if (scale == 1).all():
-                denoised = self._denoise(x, sigma, condition, coarse)
+                denoised = self.denoise(x, sigma, condition, coarse)
             else:
-                twice = self._denoise(torch.cat((x, x)), torch.cat((sigma, sigma)), both, both_coarse)
+                twice = self.denoise(torch.cat((x, x)), torch.cat((sigma, sigma)), both, both_coarse)
                 denoised = guided(*twice.chunk(2), scale)
             return denoised if coarse is None else denoised.clamp(-WHITE, WHITE)  # as in training
 
         return denoise
+
+    def _steered(self, denoise: Denoiser, vector: Tensor, coarse: Coarse | None, sampling: Sampling) -> Denoiser:
+        """The denoiser, guided by the classifier towards the style."""
+        if self.classifier is None:
+            raise UserError(
+                f"classifier_guidance={sampling.classifier_guidance}: this model has no classifier; train one with "
+                "--preset diffusion_classifier"
+            )
+
+        def log_probability(x: Tensor, sigma: Tensor) -> Tensor:
+            return self._classified(x, sigma, vector, coarse)
+
+        steered = classifier_guided(denoise, log_probability, sampling.classifier_guidance)
+        return steered if coarse is None else lambda x, sigma: steered(x, sigma).clamp(-WHITE, WHITE)
+
+    def _classified(
+        self, x: Tensor, sigma: Tensor, vector: Tensor, coarse: Coarse | None, mask: Tensor | None = None
+    ) -> Tensor:
+        """log p(vector | x), (batch,)."""
+        scalars = self.objective.precondition(sigma)
+        seen = scalars.c_in[:, None, None] * x
+        if coarse is not None:
+            seen = torch.cat((seen, coarse.mean, coarse.log_spread), dim=1)
+        return self.classifier.log_probability(seen, scalars.c_noise, vector, mask)
 
     # ------------------------------------------------------------------ parts
 
@@ -249,7 +295,7 @@ class MelDiffusion(MelModel):
             return None
         return self.coarse(condition)
 
-    def _denoise(self, x: Tensor, sigma: Tensor, condition: Condition, coarse: Coarse | None) -> Tensor:
+    def denoise(self, x: Tensor, sigma: Tensor, condition: Condition, coarse: Coarse | None) -> Tensor:
         """D(x; sigma), (batch, n_mels, frames)."""
         scalars = self.objective.precondition(sigma)
         aligned = condition.aligned
@@ -259,7 +305,8 @@ class MelDiffusion(MelModel):
         return scalars.c_skip[:, None, None] * x + scalars.c_out[:, None, None] * prediction.float()
 
 
-def _whiten(x0: Tensor, coarse: Coarse) -> Tensor:
+def whiten(x0: Tensor, coarse: Coarse) -> Tensor:
+    """What the coarse model leaves open of a standardised mel, (batch, n_mels, frames), in its own deviations."""
     # A Laplace distribution of scale b has the deviation sqrt(2) b.
     return (x0 - coarse.mean) / (math.sqrt(2) * torch.exp(coarse.log_spread))
 

@@ -8,7 +8,7 @@ compared with what is known, and the difference, through the gradient of the est
 
 and the known part of D' is what is known. Only replacing that part, as is often done, leaves the rest half ignorant of
 it: at high noise, where the whole is decided, the known part is drowned in the noise that is put on it. On a Gaussian
-with correlation 0.8 eight steps bring nine tenths of the conditional mean this way, and less than half by replacement alone
+with correlation 0.8 eight steps bring nine tenths of the conditional mean this way, and under half by replacement alone
 (tests/generators/test_inpainting.py). A step costs about three.
 """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from audiogen.conditioning.guidance import drop, guided, scale_at
+from audiogen.conditioning.guidance import classifier_guided, drop, guided, scale_at
 from audiogen.core.errors import UserError
 from audiogen.core.interfaces import Condition
 from audiogen.core.rng import SampleRng
@@ -97,3 +97,25 @@ def test_nothing_asked_nothing_dropped():
 def test_bad_rates_are_refused(rates, says):
     with pytest.raises(UserError, match=says):
         drop(condition(1), rates, SampleRng(0, ids=[0]))
+
+
+def test_the_true_classifier_makes_the_class_own_denoiser_of_the_unconditional_one():
+    """Two classes, N(-1, 0.5) and N(2, 1): both denoisers and the classifier of noisy data are known exactly."""
+    means, variances = torch.tensor([-1.0, 2.0]), torch.tensor([0.25, 1.0])
+
+    def log_density(x, sigma):  # of each class at noise level sigma, (batch, 2)
+        return torch.distributions.Normal(means, (variances + sigma[:, None] ** 2).sqrt()).log_prob(x)
+
+    def of_class(x, sigma):  # (batch, 2)
+        return (x * variances + means * sigma[:, None] ** 2) / (variances + sigma[:, None] ** 2)
+
+    def unconditional(x, sigma):
+        return (log_density(x, sigma).softmax(dim=1) * of_class(x, sigma)).sum(dim=1, keepdim=True)
+
+    def second(x, sigma):  # log p(class 1 | x)
+        return log_density(x, sigma).log_softmax(dim=1)[:, 1]
+
+    x, sigma = torch.linspace(-4, 5, 50)[:, None], torch.linspace(0.1, 6, 50)
+    steered = classifier_guided(unconditional, second, 1.0)(x, sigma)
+    torch.testing.assert_close(steered, of_class(x, sigma)[:, 1:], rtol=1e-4, atol=1e-4)
+    assert torch.equal(classifier_guided(unconditional, second, 0.0)(x, sigma), unconditional(x, sigma))
