@@ -128,16 +128,17 @@ def pickup_steps(sheet: Sheet) -> int:
 
 
 def rule_tunes(count: int, *, seed: int = 0) -> list[Tune]:
-    """Pieces that the rule composer writes: any form, an instrument that plays several parts, 8 to 16 bars or so.
+    """Pieces that the rule composer writes: any form; a quarter for its ensemble, the others for one instrument.
 
-    Their style is the form; they are all for training, and nobody's but the rules'.
+    Their style is the form; they are all for training, and nobody's but the rules'. 15 to 30 seconds each.
     """
-    players = [row for row in INSTRUMENTS.values() if row.polyphonic and not row.drum]
+    players = [row.name for row in INSTRUMENTS.values() if row.family != "bass"]
     tunes = []
     for number in range(count):
         choose = random.Random(key(seed, number, "rule tunes"))
         form = choose.choice(sorted(FORMS))
-        prompt = Prompt(text=form, styles=((choose.choice(players).name, 1.0),))
+        alone = choose.choice(players)
+        prompt = Prompt(styles=((form, 1.0),)) if choose.random() < 0.25 else Prompt(form, styles=((alone, 1.0),))
         score = RuleComposer().compose(
             prompt, seconds=choose.uniform(15, 30), rng=SampleRng(seed, ids=[number], stream="rule tunes")
         )

@@ -11,6 +11,7 @@ from audiogen.composers.event_grammar import accepts
 from audiogen.composers.events import CHORD, NO_CHORD, PREFIX, Vocabulary, chord_name, sheet_from, tokens_of
 from audiogen.composers.grid import (
     BASS,
+    DRUMS,
     HARMONY,
     KEYS,
     MELODY,
@@ -199,5 +200,8 @@ def test_pieces_by_rules_are_numbered_and_labelled(tunes):
     assert rule_tunes(6, seed=2) == tunes and rule_tunes(3, seed=2) == tunes[:3]
     assert all(tune.split == "train" and tune.sheet.notes for tune in tunes)
     assert all(accepts(tokens_of(tune.sheet, WORDS), WORDS) for tune in tunes)
+    more = rule_tunes(8, seed=1)
+    assert any({n.part for n in tune.sheet.notes} == {DRUMS} for tune in more)  # a drum kit alone
+    assert any({n.part for n in tune.sheet.notes} == {MELODY, HARMONY, BASS, DRUMS} for tune in more)  # an ensemble
     assert len({tune.sheet.style for tune in tunes}) > 2 and MELODY in {n.part for t in tunes for n in t.sheet.notes}
     assert score_of(tunes[0].sheet).seconds > 10 and STEPS == 12
