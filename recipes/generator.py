@@ -38,6 +38,10 @@ DEFAULT = "diffusion"
 # name that fits counts.
 ROWS: dict[str, tuple[dict[str, Any], int]] = {
     "": (dict(steps=20_000, learning_rate=1e-3), 172),
+    "autoencoder": (dict(steps=20_000, learning_rate=2e-3), 172),
+    "vae": (dict(steps=20_000, learning_rate=2e-3), 172),
+    "beta_vae": (dict(steps=20_000, learning_rate=2e-3), 172),
+    "infovae": (dict(steps=20_000, learning_rate=2e-3), 172),
     "distill": (dict(steps=5_000, learning_rate=3e-4, ema=0.99), 172),
 }
 
