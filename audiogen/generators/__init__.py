@@ -7,4 +7,5 @@ TABLE = {
     "recurrent": "audiogen.generators.recurrent:RecurrentMel",
     "seq2seq": "audiogen.generators.seq2seq:Seq2SeqMel",
     "gan": "audiogen.generators.gan:GANMel",
+    "mel_codec": "audiogen.generators.mel_codec:MelCodec",
 }
