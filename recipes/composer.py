@@ -150,9 +150,34 @@ class Recipe:
         ]
         summary = fit(
             NoteTask(model, demos=demos), dataset, self.train, collate=collate, recipe=self, labels=labels,
-            overfit_below=model.overfit_below,
+            overfit_below=model.overfit_below, card=self._card(model, tunes),
         )
         return summary.exit_code
+
+    def _card(self, model: Any, tunes: list) -> str:
+        """The model card: what it is, what it was trained on and how, and whom to credit."""
+        made = sum(tune.name.startswith("rules/") for tune in tunes)
+        credits: dict[str, dict[str, int]] = {}
+        for tune in tunes:
+            if tune.licence or tune.attribution:
+                named = credits.setdefault(tune.licence or "no licence stated", {})
+                named[tune.attribution or "nobody named"] = named.get(tune.attribution or "nobody named", 0) + 1
+        lines = [
+            f"# {self.preset}", "",
+            f"A composer of audiogen: {sum(p.numel() for p in model.parameters()):,} parameters, task "
+            f"{model.config.task!r}. It writes note events (audiogen/composers/events.py); weights are Apache-2.0, and "
+            "what it writes is yours.", "",
+            f"Trained on {len(tunes) - made} MIDI files and {made} pieces by the rule composer with",
+            f"`audiogen train composer --preset {self.preset} --data.folder MIDI/ --data.rules {self.data.rules} "
+            f"--train.steps {self.train.steps} --train.batch-size {self.train.batch_size}`.",
+            "Held-out scores: docs/composers.md. Styles it knows: " + (", ".join(model.config.styles) or "none") + ".",
+        ]
+        if credits:
+            lines += ["", "## Data and credits", ""]
+        for licence, named in sorted(credits.items()):
+            people = "; ".join(f"{name} ({count})" for name, count in sorted(named.items()))
+            lines.append(f"* **{licence}**: {people}.")
+        return "\n".join(lines) + "\n"
 
     def _tunes(self) -> tuple[list, list[float] | None]:
         """The tunes to train on and, where both kinds are there, their shares."""
