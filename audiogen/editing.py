@@ -27,13 +27,12 @@ from audiogen.core.interfaces import Prompt
 from audiogen.core.registry import resolve
 from audiogen.core.rng import SampleRng
 from audiogen.core.score import Score
-from audiogen.pipeline import Engine, Part, check_seconds, prompt_values
+from audiogen.pipeline import TRAINED_LUFS, Engine, Part, check_seconds, prompt_values
 from audiogen.signal.features import beat_offset, estimate_key, estimate_tempo
 from audiogen.signal.loudness import integrated_loudness
 from audiogen.signal.notes import transcribe_notes
 from audiogen.signal.resample import resample
 
-LEVEL_LUFS = -20.0  # of what the shipped models were trained on
 CONTEXT_SECONDS = 8.0  # of the recording that are looked at on either side
 FADE_SECONDS = 0.03
 MOST_DB = 9.0  # that the new part is made louder or softer to go with the rest
@@ -89,7 +88,7 @@ def _remake(
     check_seconds(heard.seconds)
     around = torch.cat((samples[:, left:first], samples[:, last:right]), dim=1).mean(dim=0, keepdim=True)
     loudness = integrated_loudness(Audio(around, rate)) if around.shape[1] else None
-    gain = 1.0 if loudness is None else 10.0 ** ((LEVEL_LUFS - loudness) / 20.0)
+    gain = 1.0 if loudness is None else 10.0 ** ((TRAINED_LUFS - loudness) / 20.0)
     span = ((first - left) / rate, (last - left) / rate)
     new = _new_part(engine, replace(heard, samples=heard.samples * gain), span, prompt, seed, strength, chosen)
     if strength == 1 and loudness is not None:
@@ -138,7 +137,7 @@ def _levelled(new: Tensor, sample_rate: int) -> Tensor:
     loudness = integrated_loudness(Audio(new, sample_rate))
     if loudness is None:
         return new
-    return new * 10.0 ** (min(max(LEVEL_LUFS - loudness, -MOST_DB), MOST_DB) / 20.0)
+    return new * 10.0 ** (min(max(TRAINED_LUFS - loudness, -MOST_DB), MOST_DB) / 20.0)
 
 
 def _score(

@@ -35,6 +35,7 @@ from audiogen.core.score import Note, Score
 DEFAULT = Path(__file__).parent / "pretrained" / "default"
 MAX_SECONDS = 600.0
 LOUDNESS_LUFS, CEILING_DBTP = -18.0, -1.0
+TRAINED_LUFS = -20.0  # loudness of the recordings that the shipped models were trained on
 TAIL_SECONDS = 0.02  # the fade at the end of a clip, so that it never clicks
 
 
@@ -281,6 +282,8 @@ class Engine:
 
         `frames`: None for as many as the prompt's seconds need; `more`: what only some families take, such as `known`.
         """
+        if hasattr(self.generator.model, "enhance"):
+            raise UserError("this checkpoint improves recordings and makes none: use audiogen enhance")
         if frames is None:
             frames = max(1, math.ceil(check_seconds(prompt.seconds) * self.mel.frame_rate))
         aligned = torch.stack([piano_roll(part.score, frames, frame_rate=self.mel.frame_rate) for part in parts])

@@ -187,9 +187,11 @@ def test_gradients_reach_every_parameter_that_a_generator_trains(name):
     torch.manual_seed(0)
     generator = cls(cls.config_type()).train()
     task = cls.task_type(generator)
-    mel = torch.randn(2, generator.config.mel.n_mels, FRAMES) - 5
-    audio = 0.1 * torch.randn(2, 1, FRAMES * generator.config.mel.hop_length)
-    batch = Batch(audio, mel, torch.tensor([FRAMES, FRAMES - 3]), conditions(generator), torch.tensor([0, 1]))
+    count = 6  # some lose a condition, as in training, but not all of them
+    mel = torch.randn(count, generator.config.mel.n_mels, FRAMES) - 5
+    audio = 0.1 * torch.randn(count, 1, FRAMES * generator.config.mel.hop_length)
+    lengths = torch.tensor([FRAMES] * (count - 1) + [FRAMES - 3])
+    batch = Batch(audio, mel, lengths, conditions(generator, count), torch.arange(count))
     for player in task.players():
         for step in range(2):  # layers that begin at zero let gradients through once they have moved
             losses = player.loss(batch, SampleRng(0, step=step, ids=batch.ids))

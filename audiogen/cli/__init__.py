@@ -37,6 +37,7 @@ VERBS = {
     "again": Verb("audiogen.cli.again:Again", "make a clip again from what is written inside it"),
     "edit": Verb("audiogen.cli.edit:Edit", "a part of a recording made anew"),
     "extend": Verb("audiogen.cli.edit:Extend", "a recording that goes on after its end, or begins earlier"),
+    "enhance": Verb("audiogen.cli.enhance:Enhance", "a noisy or dull recording made clean and full"),
     "vocode": Verb("audiogen.cli.vocode:Vocode", "audio or mel spectrograms through the vocoder"),
     "mix": Verb("audiogen.cli.mix:Mix", "a sound between two sounds, by an autoencoder's latents"),
     "convert": Verb("audiogen.cli.convert:Convert", "a vocoder as its authors published it -> a checkpoint"),

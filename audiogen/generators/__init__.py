@@ -3,6 +3,7 @@
 TABLE = {
     "autoencoder": "audiogen.generators.autoencoder:Autoencoder",
     "diffusion": "audiogen.generators.diffusion:MelDiffusion",
+    "enhancer": "audiogen.generators.enhancer:MelEnhancer",
     "latent_diffusion": "audiogen.generators.latent_diffusion:LatentDiffusion",
     "recurrent": "audiogen.generators.recurrent:RecurrentMel",
     "seq2seq": "audiogen.generators.seq2seq:Seq2SeqMel",
