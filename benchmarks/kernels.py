@@ -1,13 +1,15 @@
 """How fast are the native kernels? Each op against plain PyTorch and torch.compile, beside this machine's own ceilings.
 
     python benchmarks/kernels.py                                all ops, one thread, into benchmarks/results
-    python benchmarks/kernels.py --op gated_dilated_layer --op dilated_conv1d --no-compile
+    python benchmarks/kernels.py --op gated_dilated_layer dilated_conv1d --no-compile
+    python benchmarks/kernels.py --audio FOLDER --minutes 5     and what bf16 and int8 cost, on a network trained there
 
 Times are the least of several runs, in CPU time of the thread that runs them (with more threads: wall-clock time), so
 that what else the machine does counts little. GFLOP/s count the products of the op's definition, whatever was computed;
 GB/s the tensors that must come and go once. Ceilings: multiply-adds in registers, and reading arrays that fit into the
 first cache, the second, and none, measured at the start and at the end; shares are of the higher one. "plain" is the
-op's reference in the memory layout in which it is fastest.
+op's reference in the memory layout in which it is fastest; for wavenet_generate a Python loop over cached steps. At the
+end stands where we lose: to another path, or against the goals that the project has set itself.
 """
 
 from __future__ import annotations
@@ -25,7 +27,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -34,6 +35,7 @@ from audiogen.ops import channels_last, dilated_conv1d, dilated_conv1d_step, lib
 from audiogen.ops.anti_aliased_snake import anti_aliased_snake, anti_aliased_snake_reference  # noqa: E402
 from audiogen.ops.dilated_conv1d import conv_reference, step_reference  # noqa: E402
 from audiogen.ops.gated_dilated_layer import layer, layer_in_place, layer_reference  # noqa: E402
+from benchmarks.wavenet_generate import evidence, generation_rows  # noqa: E402
 
 Row = dict[str, Any]
 
@@ -45,7 +47,9 @@ class Benchmark:
     op: tuple[str, ...] = ()  # of OPS; none: all
     threads: int = 1
     compile: bool = True  # torch.compile too: some minutes
-    runs: int = 7
+    runs: int = 15  # each of 20 ms or more; the fastest counts
+    audio: Path | None = None  # a folder of .wav and .flac files: evidence for bf16 and int8 too
+    minutes: float = 5  # of training, for the evidence
     json: Path | None = field(default=ROOT / "benchmarks/results/kernels_cpu.json")
 
     def run(self) -> int:
@@ -67,19 +71,38 @@ class Benchmark:
                     zip(ceilings.items(), measure_ceilings(self).values(), strict=True)}
         for row in rows:
             if "gflops" in row:
-                row["share_of_peak"] = row["gflops"] / (ceilings["gflops"] * self.threads)
+                threads = row.get("threads", self.threads)
+                row["share_of_peak"] = row["gflops"] / (ceilings["gflops"] * threads)
+                if row["op"] in PAIRED and row["path"] == "native":
+                    executed = PAIRED[row["op"]][row["case"].endswith("gradients")]
+                    row["share_of_peak_executed"] = executed * row["share_of_peak"]
         result = {
             "kernels": library.state(), "machine": _processor(), "torch": torch.__version__, "threads": self.threads,
             "commit": _commit(), "ceilings": ceilings, "rows": rows, "against plain": _against(rows),
         }
+        result["where we lose"] = where_we_lose(rows, result["against plain"])
+        if self.audio:
+            result["evidence"] = evidence(self.audio, self.minutes)
         print(json.dumps({"ceilings": ceilings, "against plain": result["against plain"]}, indent=1))
+        print("Where we lose:", *(result["where we lose"] or ["nowhere"]), sep="\n  ")
         if self.json:
             self.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         return 0
 
-    def seconds(self, work: Callable[[], Any]) -> float:
+    def reading(self, size: int) -> float:
+        """GB/s at which one core reads an array of so many bytes again and again."""
+        native = ctypes.CDLL(str(library.loaded("cpu")))
+        native.audiogen_read_numbers.argtypes = [ctypes.c_void_p, ctypes.c_long, ctypes.c_long]
+        numbers, times = torch.zeros(size // 512 * 128), max(1, 2**22 // size)
+
+        def read() -> None:
+            native.audiogen_read_numbers(numbers.data_ptr(), numbers.numel(), times)
+
+        return 4e-9 * numbers.numel() * times / self.seconds(read)
+
+    def seconds(self, work: Callable[[], Any], threads: int | None = None) -> float:
         """The least time of one call."""
-        clock = time.thread_time if self.threads == 1 else time.perf_counter
+        clock = time.thread_time if (threads or self.threads) == 1 else time.perf_counter
         work()
         best = float("inf")
         for _ in range(self.runs):
@@ -91,9 +114,10 @@ class Benchmark:
         return best
 
     def row(
-        self, case: str, path: str, work: Callable[[], Any], *, steps: int, flop: float, number_bytes: float
+        self, case: str, path: str, work: Callable[[], Any], *, steps: int, flop: float, number_bytes: float,
+        threads: int | None = None,
     ) -> Row:
-        seconds = self.seconds(work)
+        seconds = self.seconds(work, threads)
         return {
             "case": case, "path": path, "milliseconds": 1e3 * seconds, "steps_per_second": steps / seconds,
             "gflops": flop / seconds / 1e9, "gigabytes_per_second": number_bytes / seconds / 1e9,
@@ -104,17 +128,10 @@ def measure_ceilings(benchmark: Benchmark) -> dict[str, float]:
     """Of one core: GFLOP/s, and GB/s read from an array of 16 KB, 256 KB and 128 MB."""
     native = ctypes.CDLL(str(library.loaded("cpu")))
     native.audiogen_multiply_adds.restype = ctypes.c_double
-    native.audiogen_read_numbers.argtypes = [ctypes.c_void_p, ctypes.c_long, ctypes.c_long]
     found = {"gflops": native.audiogen_multiply_adds(1) * 1e6}
     found["gflops"] /= benchmark.seconds(lambda: native.audiogen_multiply_adds(ctypes.c_long(1_000_000))) * 1e9
     for name, size in (("L1_GB_per_second", 2**14), ("L2_GB_per_second", 2**18), ("memory_GB_per_second", 2**27)):
-        numbers = torch.zeros(size // 4)
-        times = max(1, 2**22 // size)
-
-        def read(numbers: Tensor = numbers, times: int = times) -> None:
-            native.audiogen_read_numbers(numbers.data_ptr(), numbers.numel(), times)
-
-        found[name] = size * times / benchmark.seconds(read) / 1e9
+        found[name] = benchmark.reading(size)
     return found
 
 
@@ -251,8 +268,28 @@ OPS: dict[str, Callable[[Benchmark], Iterator[Row]]] = {
     "dilated_conv1d": dilated_conv1d_rows,
     "dilated_conv1d_step": dilated_conv1d_step_rows,
     "anti_aliased_snake": anti_aliased_snake_rows,
+    "wavenet_generate": generation_rows,
     "parallel_wavegan": parallel_wavegan_rows,
 }
+
+# What pairs of steps (csrc/cpu/pairs.h) execute of the products that the definition has: forward, and with gradients.
+PAIRED = {"gated_dilated_layer": (0.75, 11 / 12), "parallel_wavegan": (0.75, 11 / 12)}
+
+# What the kernels are to reach on one core: op, beginning of the case, what, at least. Samples/s: of an AVX-512 core.
+GOALS = (
+    ("gated_dilated_layer", "64 channels, dilation 1, float32", "share_of_peak", 0.65),
+    ("gated_dilated_layer", "64 channels, dilation 512, float32", "share_of_peak", 0.65),
+    ("gated_dilated_layer", "64 channels, dilation 1, float32", "times_plain", 3),
+    ("gated_dilated_layer", "64 channels, dilation 512, float32", "times_plain", 3),
+    ("gated_dilated_layer", "64 channels, dilation 1, float32, with gradients", "times_plain", 2),
+    ("gated_dilated_layer", "64 channels, dilation 512, float32, with gradients", "times_plain", 2),
+    ("wavenet_generate", "20 layers, kernel 2, 64/128/256, float32, 1 stream", "samples_per_second", 13_000),
+    ("wavenet_generate", "20 layers, kernel 2, 64/128/256, bfloat16, 1 stream", "samples_per_second", 35_000),
+    ("wavenet_generate", "20 layers, kernel 2, 64/128/256, int8, 1 stream", "samples_per_second", 100_000),
+    ("wavenet_generate", "30 layers, kernel 2, 64/256/256, bfloat16, 1 stream, 2 threads", "samples_per_second", 16e3),
+    ("wavenet_generate", "30 layers, kernel 2, 64/256/256, int8, 1 stream", "samples_per_second", 60_000),
+    ("parallel_wavegan", "v1, 30 layers of 64 channels", "times_real_time", 2.8),
+)
 
 
 def _line(row: Row) -> str:
@@ -271,6 +308,23 @@ def _against(rows: list[Row]) -> dict[str, dict[str, float]]:
                 times = plain["milliseconds"] / row["milliseconds"]
                 found.setdefault(f"{row['op']}: {row['case']}", {})[row["path"]] = round(times, 2)
     return found
+
+
+def where_we_lose(rows: list[Row], against: dict[str, dict[str, float]]) -> list[str]:
+    """Lines: the cases in which another path is faster, and the goals that were missed."""
+    lines = []
+    for case, times in against.items():
+        if times.get("native", 1) < 1:
+            lines.append(f"{case}: plain PyTorch is {1 / times['native']:.2f} times as fast")
+        if times.get("compile", 0) > times.get("native", 0) > 0:
+            lines.append(f"{case}: torch.compile is {times['compile'] / times['native']:.2f} times as fast")
+    for op, case, what, least in GOALS:
+        for row in rows:
+            if (row["op"], row["case"], row["path"]) == (op, case, "native"):
+                found = against.get(f"{op}: {case}", {}).get("native") if what == "times_plain" else row.get(what)
+                if found is not None and found < least:
+                    lines.append(f"{op}: {case}: {what.replace('_', ' ')} {found:,.2f}, goal {least:,}")
+    return lines
 
 
 def _processor() -> str:

@@ -1,29 +1,22 @@
-"""How fast does a WaveNet speak on this CPU, and what do bf16 and int8 weights cost it?
+"""Generation with a WaveNet, for benchmarks/kernels.py: its speed, and what bf16 and int8 weights cost.
 
-    python benchmarks/wavenet_generate.py                               speed, one thread, random weights
-    python benchmarks/wavenet_generate.py --threads 2 --batches 1 8
-    python benchmarks/wavenet_generate.py --audio FOLDER --minutes 10   evidence too: trains a network on the folder
+Speed: samples/s of the native kernels, of the reference (a Python loop over cached PyTorch steps) and of the same steps
+compiled by torch.compile, one step a call. GB/s are the bytes of all weights per second, beside what one core reads
+from an array of the same size again and again: the bound for one stream, since every sample needs every weight. Rows
+with two threads, where the rows of one stream or the streams are split, are in wall-clock time.
 
-Speed: samples/s of the native kernels and of the reference, a Python loop over cached PyTorch steps. Times are the
-least of several runs, of the process' CPU where there is one thread, else of the clock. "GB/s" are the bytes of all
-weights per second of a step, beside what one core reads from an array of the same size again and again: the bound for
-one stream, since every sample needs every weight.
-
-Evidence: on the last tenth of the folder's clips, which the training has not heard, teacher forced: negative
-log-likelihood in nats a sample, its change against float32, and the signal-to-noise ratio of the logits against those
-of the parallel network in float64, in dB, both less their means over classes.
+Evidence: a network is trained on a folder of audio; on the last tenth of its clips, which the training has not heard,
+teacher forced: negative log-likelihood in nats a sample, its change against float32, and the signal-to-noise ratio of
+the logits against those of the parallel network in float64, in dB, both less their means over classes.
 """
 
 from __future__ import annotations
 
-import argparse
-import ctypes
-import json
-import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -31,8 +24,6 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from audiogen.core.files import whole_file  # noqa: E402
-from audiogen.ops import library  # noqa: E402
 from audiogen.ops.wavenet_generate import (  # noqa: E402
     WaveNetWeights,
     generate_reference,
@@ -41,6 +32,7 @@ from audiogen.ops.wavenet_generate import (  # noqa: E402
     wavenet_generate,
     wavenet_parameters,
 )
+from audiogen.ops.wavenet_pack import PackedWaveNet, unpack  # noqa: E402
 
 SHAPES = {  # layers, kernel, channels, skip, classes; dilations 1 .. 512 again and again
     "20 layers, kernel 2, 64/128/256": (20, 2, 64, 128, 256),
@@ -65,78 +57,84 @@ def random_weights(layers: int, kernel: int, channels: int, skip: int, classes: 
     )
 
 
-def least_seconds(work: Callable[[], object], threads: int, runs: int) -> float:
-    clock = time.process_time if threads == 1 else time.perf_counter
-    times = []
-    for _ in range(runs):
-        begin = clock()
-        work()
-        times.append(clock() - begin)
-    return min(times[1:] or times)  # the first warms up
+def compiled_steps(packed: PackedWaveNet, steps: int, random: Tensor) -> Callable[[], None]:
+    """Greedy PyTorch: one step as one compiled graph; slots come as a tensor, so that it is compiled once."""
+    net, plan = unpack(packed.blob, packed.plan), packed.plan
+    sizes = torch.tensor(plan.dilations)
+    starts = sizes.cumsum(0) - sizes
+    rings, last = torch.zeros(plan.slots, plan.padded_channels), torch.zeros((), dtype=torch.long)
+
+    def step(rings: Tensor, last: Tensor, slots: Tensor, uniform: Tensor) -> Tensor:
+        x, skip = net.first_bias + net.first[0, last], net.skip_bias
+        for number, layer in enumerate(net.layers):
+            slot = slots[number]
+            z = layer.bias + layer.taps[0].weight @ rings[slot] + layer.taps[1].weight @ x
+            rings[slot] = x
+            a, b = z.unflatten(0, (-1, 2, 16)).unbind(1)
+            h = (torch.tanh(a) * torch.sigmoid(b)).flatten()
+            skip = skip + layer.skip.weight @ h
+            if layer.out is not None:
+                x = x * plan.residual_scale + layer.out.weight @ h + layer.out_bias
+        hidden = torch.relu(net.hidden.weight @ torch.relu(skip) + net.hidden_bias)
+        weights = torch.softmax(net.last.weight @ hidden + net.last_bias, 0).cumsum(0)
+        return (weights <= uniform).sum().clamp(max=plan.outputs - 1)
+
+    compiled = torch.compile(step, fullgraph=True)
+
+    def run() -> None:
+        sample = last
+        with torch.inference_mode():
+            for t in range(steps):
+                sample = compiled(rings, sample, starts + t % sizes, random[t])
+
+    return run
 
 
-def reading_ceiling(size: int) -> float | None:
-    """GB/s at which one core reads an array of so many bytes again and again."""
-    path = library.loaded("cpu")
-    native = ctypes.CDLL(str(path)) if path else None
-    if native is None or not hasattr(native, "audiogen_read_numbers"):
-        return None
-    native.audiogen_read_numbers.argtypes = [ctypes.c_void_p, ctypes.c_long]
-    numbers = torch.zeros(size // 4)
-    times = 1 + 2**25 // size
-
-    def read() -> None:
-        for _ in range(times):
-            native.audiogen_read_numbers(numbers.data_ptr(), numbers.numel())
-
-    return size * times / least_seconds(read, 1, 9) / 1e9
-
-
-def speeds(args: argparse.Namespace) -> list[dict]:
-    """One row for each shape, precision, batch and path."""
-    rows = []
+def generation_rows(benchmark: Any) -> Iterator[dict[str, Any]]:
+    """Rows for each shape and precision, one stream and eight, with one thread and two."""
     for shape, sizes in SHAPES.items():
-        layers = sizes[0]
+        layers, kernel, channels, skip, classes = sizes
+        products = layers * (2 * channels * channels * kernel + skip * channels) + (layers - 1) * channels**2
+        flop = 2 * (products + skip * classes + classes**2)
         for precision in PRECISIONS:
             packed = pack(random_weights(*sizes), dilations=tuple(2 ** (i % 10) for i in range(layers)),
                           output="softmax", precision=precision)
-            ceiling = reading_ceiling(packed.blob.numel())
-            for batch in args.batches:
-                for path in ("native", "python"):
-                    if path == "native" and library.loaded("cpu") is None or (
-                        path == "python" and (batch > 1 or precision != "float32")
-                    ):
-                        continue
-                    steps = HOP * (args.frames if path == "native" else 1)
-                    state = start(packed, batch)
-                    condition = torch.randn(batch, layers, 2 * sizes[2], steps // HOP)
-                    random = torch.rand(batch, 1, steps)
+            ceiling = benchmark.reading(packed.blob.numel() // 4 * 4)
+            for threads, batch in ((1, 1), (2, 1), (1, 8), (2, 8)):
+                state, steps = start(packed, batch), 2 * HOP
+                condition, random = torch.randn(batch, layers, 2 * channels, 2), torch.rand(batch, 1, steps)
+                case = f"{shape}, {precision}, {_count(batch, 'stream')}" + (", 2 threads" if threads == 2 else "")
 
-                    def work(path=path, packed=packed, state=state, random=random, condition=condition) -> None:
-                        if path == "native":
-                            wavenet_generate(packed, state, random, condition)
-                        else:
-                            plan = packed.plan
-                            generate_reference(packed.blob, plan.numbers(), *state, random, None, condition, None, None,
-                                               1.0, plan.residual_scale, plan.log_scale_min)
+                def native(packed=packed, state=state, random=random, condition=condition) -> None:
+                    wavenet_generate(packed, state, random, condition)
 
-                    seconds = least_seconds(work, args.threads, args.runs if path == "native" else 2) / steps
-                    rows.append({
-                        "shape": shape, "precision": precision, "path": path, "batch": batch,
-                        "samples_per_second": batch / seconds, "times_real_time_16k": batch / seconds / SAMPLE_RATE,
-                        "times_real_time_22k": batch / seconds / 22_050, "microseconds_a_step": 1e6 * seconds,
-                        "weights_megabytes": packed.blob.numel() / 1e6,
-                        "weights_gigabytes_per_second": packed.blob.numel() / seconds / 1e9,
-                        "reading_ceiling_gigabytes_per_second": ceiling,
-                    })
-                    print("{shape}  {precision:9}{path:7} batch {batch:<3} {samples_per_second:9.0f} samples/s "
-                          "{times_real_time_22k:6.2f} x 22 kHz {microseconds_a_step:8.1f} us "
-                          "{weights_megabytes:.2f} MB {weights_gigabytes_per_second:.0f} GB/s".format(**rows[-1]),
-                          f"(ceiling {ceiling:.0f})" if ceiling else "", flush=True)
-    return rows
+                def python(packed=packed, state=state, random=random[:, :, :50], condition=condition[..., :1]) -> None:
+                    plan = packed.plan
+                    generate_reference(packed.blob, plan.numbers(), *state, random, None, condition, None, None, 1.0,
+                                       plan.residual_scale, plan.log_scale_min)
+
+                paths: list[tuple[str, int, Callable[[], None]]] = [("native", steps, native)]
+                if (precision, threads, batch) == ("float32", 1, 1):
+                    paths.append(("plain", 50, python))
+                    if benchmark.compile:
+                        paths.append(("compile", 50, compiled_steps(packed, 50, random[0, 0])))
+                for path, steps, work in paths:
+                    torch.set_num_threads(threads)
+                    found = benchmark.row(case, path, work, steps=batch * steps, flop=flop * batch * steps,
+                                          number_bytes=packed.blob.numel() * steps, threads=threads)
+                    torch.set_num_threads(benchmark.threads)
+                    yield found | {
+                        "samples_per_second": found["steps_per_second"], "threads": threads,
+                        "times_real_time": found["steps_per_second"] / batch / 22_050,
+                        "reading_ceiling_GB_per_second": ceiling,
+                    }
 
 
-def evidence(args: argparse.Namespace) -> dict:
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" + ("" if number == 1 else "s")
+
+
+def evidence(folder: Path, minutes: float, batch_size: int = 4) -> dict[str, Any]:
     """Train on the folder, then compare precisions on clips that were held out."""
     import soundfile
     import soxr
@@ -147,7 +145,7 @@ def evidence(args: argparse.Namespace) -> dict:
     from audiogen.signal.mel import MelSpectrogram
     from vocoders.wavenet import WaveNet, WaveNetConfig
 
-    paths = sorted(path for path in args.audio.rglob("*") if path.suffix in (".wav", ".flac"))
+    paths = sorted(path for path in folder.rglob("*") if path.suffix in (".wav", ".flac"))
     clips = []
     for path in paths[:: max(1, len(paths) // 400)]:
         samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
@@ -164,14 +162,14 @@ def evidence(args: argparse.Namespace) -> dict:
     rng = torch.Generator().manual_seed(0)
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
     begin, step = time.perf_counter(), 0
-    while (progress := (time.perf_counter() - begin) / (60 * args.minutes)) < 1:
+    while (progress := (time.perf_counter() - begin) / (60 * minutes)) < 1:
         for group in optimizer.param_groups:
             group["lr"] = 2e-3 * min(1, (step + 1) / 20) * max(0.05, 1 - progress)
-        starts = torch.randint(len(heard) - 20 * HOP, (args.batch,), generator=rng).tolist()
+        starts = torch.randint(len(heard) - 20 * HOP, (batch_size,), generator=rng).tolist()
         audio = torch.stack([heard[first : first + 20 * HOP] for first in starts])
         mel = front(audio)[:, :, :20]
-        ids = torch.arange(args.batch)
-        batch = Batch(audio[:, None], mel, torch.full((args.batch,), 20), Condition(), ids)
+        ids = torch.arange(batch_size)
+        batch = Batch(audio[:, None], mel, torch.full((batch_size,), 20), Condition(), ids)
         loss = model.loss(batch, SampleRng(0, ids=ids.tolist()))["loss"]
         optimizer.zero_grad()
         loss.backward()
@@ -209,32 +207,3 @@ def evidence(args: argparse.Namespace) -> dict:
         }
         print(precision, result[precision], flush=True)
     return result
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--batches", type=int, nargs="+", default=[1])
-    parser.add_argument("--frames", type=int, default=20, help=f"of {HOP} samples, in a run")
-    parser.add_argument("--runs", type=int, default=9)
-    parser.add_argument("--audio", type=Path, help="a folder of .wav and .flac files: prints the evidence too")
-    parser.add_argument("--minutes", type=float, default=10, help="of training, for the evidence")
-    parser.add_argument("--batch", type=int, default=4, help="pieces of 4000 samples in a step of training")
-    parser.add_argument("--no-speed", action="store_true")
-    parser.add_argument("--json", type=Path)
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    print(f"{library.state()}; {platform.processor() or platform.machine()}; torch {torch.__version__}; "
-          f"{args.threads} thread(s)")
-    result = {"kernels": library.state(), "torch": torch.__version__, "threads": args.threads}
-    if not args.no_speed:
-        result["speed"] = speeds(args)
-    if args.audio:
-        result["evidence"] = evidence(args)
-    if args.json:
-        with whole_file(args.json) as path:
-            path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

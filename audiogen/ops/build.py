@@ -36,6 +36,11 @@ LEVELS = {
         "avx512": ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx2", "-mfma", "-mf16c"),
     } if X86 else {}),
 }
+# AUDIOGEN_EMULATE=avx512 builds, finds and loads another library, whose kernels for AVX-512 run on AVX2: the compiler
+# makes each vector of 64 bytes of two, and csrc/cpu/emulated.h the instructions that are named. For tests; it is slow.
+EMULATED = X86 and os.environ.get("AUDIOGEN_EMULATE") == "avx512"
+if EMULATED:
+    LEVELS["avx512"] = (*LEVELS["avx2"], "-DAUDIOGEN_EMULATION")
 CPU_FLAGS = ("-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-ffp-contract=fast", "-fno-math-errno",
              "-fno-trapping-math", "-Wall", "-Wno-psabi", "-DTORCH_TARGET_VERSION=0x020a000000000000")
 CUDA_ARCHITECTURES = ("80", "90a", "100")  # those that nvcc knows; what is newer gets the first one's PTX
@@ -57,7 +62,11 @@ def file_name(part: str) -> str:
     digest = hashlib.sha256(repr((flags, sys.platform, platform.machine())).encode())
     for path in sources(part):
         digest.update(path.relative_to(SOURCES).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
-    return f"audiogen_{part}.{digest.hexdigest()[:12]}.so"
+    return f"{_stem(part)}.{digest.hexdigest()[:12]}.so"
+
+
+def _stem(part: str) -> str:
+    return f"audiogen_{part}_emulated" if EMULATED and part == "cpu" else f"audiogen_{part}"
 
 
 def folders() -> list[Path]:
@@ -90,7 +99,7 @@ def build(part: str, *, folder: Path | None = None) -> Path:
         hidden = folder / f".{name}.{os.getpid()}"
         shutil.copyfile(made, hidden)
         final = hidden.replace(folder / name)
-    for old in folder.glob(f"audiogen_{part}.*.so"):
+    for old in folder.glob(f"{_stem(part)}.*.so"):
         if old != final:
             old.unlink(missing_ok=True)
     return final
@@ -148,6 +157,7 @@ def _cpu_commands(scratch: Path) -> tuple[list[list[str]], list[str]]:
         for level, flags in levels.items():
             objects.append(str(scratch / f"{source.stem}.{level}.o"))
             isa = [f"-DAUDIOGEN_ISA={level}", *flags] if level else ["-DAUDIOGEN_X86" if X86 else "-DAUDIOGEN_PORTABLE"]
+            isa += ["-DAUDIOGEN_EMULATION"] if EMULATED and not level else []
             commands.append([found, *CPU_FLAGS, *isa, *include, *headers, "-c", str(source), "-o", objects[-1]])
     torch = ["-L", str(_torch() / "lib"), "-ltorch_cpu"]
     return commands, [found, "-shared", *objects, *torch, "-o", str(scratch / "audiogen_cpu.so")]

@@ -73,7 +73,7 @@ def test_the_gradient_is_that_of_finite_differences() -> None:
 
 
 def test_the_operator_is_registered_as_it_behaves() -> None:
-    x, alpha, beta, up, down = _inputs(dtype=torch.float32)
+    x, alpha, beta, up, down = _inputs(time=4, dtype=torch.float32)
     x, alpha, beta = x.requires_grad_(), alpha.requires_grad_(), beta.requires_grad_()
     torch.library.opcheck(_operator, (x, alpha, beta, up, down, True), test_utils=[
         "test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_static"])

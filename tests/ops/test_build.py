@@ -96,17 +96,17 @@ def test_a_library_that_does_not_load_is_an_error(nothing_built: Path, monkeypat
 
 
 def test_switched_off_the_ops_are_plain_pytorch(native: None) -> None:
+    import torch
+
+    assert library.state().startswith("cpu ")
+    assert torch._C._dispatch_has_kernel_for_dispatch_key("audiogen::gated_dilated_layer", "CPU")
     code = (
         "import torch, audiogen.ops as ops; from audiogen.ops import library; print(library.state());"
         "print(torch._C._dispatch_has_kernel_for_dispatch_key('audiogen::gated_dilated_layer', 'CPU'))"
     )
-    said = [
-        subprocess.run([sys.executable, "-c", code], env={**os.environ, "AUDIOGEN_KERNELS": mode}, check=True,
-                       capture_output=True, text=True).stdout.split("\n")
-        for mode in ("off", "require")
-    ]
-    assert said[0][0] == "reference (plain PyTorch; AUDIOGEN_KERNELS=off)" and said[0][1] == "False"
-    assert said[1][0].startswith("cpu ") and said[1][1] == "True"
+    said = subprocess.run([sys.executable, "-c", code], env={**os.environ, "AUDIOGEN_KERNELS": "off"}, check=True,
+                          capture_output=True, text=True).stdout.split("\n")
+    assert said[:2] == ["reference (plain PyTorch; AUDIOGEN_KERNELS=off)", "False"]
 
 
 def test_a_level_that_this_cpu_lacks_is_refused(native: None) -> None:

@@ -14,6 +14,10 @@ namespace audiogen {
 #define AUDIOGEN_LAYER_CALL(function) return portable::function;
 #endif
 
+template <class Real> void plan(Layer<Real>& l, long threads) { AUDIOGEN_LAYER_CALL(layer_plan(l, threads)) }
+template <class Real> FrameRange frames(const Layer<Real>& l, long begin, long end) {
+  AUDIOGEN_LAYER_CALL(layer_frames(l, begin, end))
+}
 template <class Real> LayerSizes sizes(const Layer<Real>& l) { AUDIOGEN_LAYER_CALL(layer_sizes(l)) }
 template <class Real> void pack(const Layer<Real>& l, bool backward) { AUDIOGEN_LAYER_CALL(layer_pack(l, backward)) }
 template <class Real> void forward(const Layer<Real>& l, long begin, long end, Real* scratch) {
@@ -52,8 +56,6 @@ struct Inputs {
     l.weight = weight.get(), l.bias = bias.get(), l.out_weight = out_weight.get(), l.out_bias = out_bias.get();
     l.skip_weight = skip_weight.get(), l.skip_bias = skip_bias.get(), l.shift = shift.get();
     l.x = view_of(x);
-    l.steps = tile_steps(l.batch, l.time, std::max(l.channels, backward ? 2 * l.gate : 0), l.kernel, 6);
-    l.tiles = (l.time + l.steps - 1) / l.steps;
     if (condition) {
       l.condition = view_of(*condition);
       l.frames = condition->size(2), l.taps = band_ ? band_->size(1) : 0;
@@ -62,17 +64,11 @@ struct Inputs {
         STD_TORCH_CHECK(first->is_contiguous() && first->size(0) == l.time, "first (time,) must be contiguous");
         l.first = static_cast<const int*>(first->data_ptr());
       }
-      for (long start = 0; start < l.time; start += l.steps) {
-        const long stop = std::min(start + l.steps, l.time) - 1;
-        long low = l.frames * start / l.time, high = l.frames * stop / l.time;
-        if (l.taps) {
-          const auto range = std::minmax_element(l.first + start, l.first + stop + 1);
-          low = *range.first, high = *range.second + l.taps - 1;
-          STD_TORCH_CHECK(low >= 0 && high < l.frames, "the upsampling reads frames that are not there");
-        }
-        l.spread = std::max(l.spread, high - low + 1);
-      }
+      for (long t = 0; l.taps && t < l.time; ++t)
+        STD_TORCH_CHECK(l.first[t] >= 0 && l.first[t] + l.taps <= l.frames,
+                        "the upsampling reads frames that are not there");
     }
+    plan(l, long(torch::stable::get_num_threads()));
     size = sizes(l);
     const long parts[] = {size.gate_panel, size.gate_bias, backward ? 0 : size.out_panel, size.out_bias_row,
                           backward ? size.hidden_panel : 0, backward ? size.input_panel : 0};
@@ -92,7 +88,7 @@ struct Inputs {
 template <class Real>
 void run_forward(const Inputs<Real>& inputs) {
   const Layer<Real>& l = inputs.layer;
-  const long tiles = l.batch * l.tiles;
+  const long tiles = l.batch * l.pairing.tiles;
   share(tiles, parts_for(tiles), [&](long, long begin, long end) {
     Numbers<Real> scratch(inputs.size.forward_scratch);
     forward(l, begin, end, scratch.get());
@@ -149,7 +145,7 @@ TenTensors backward(const Maybe& grad_x_out, const Tensor& grad_skip, const Tens
                       dilation, causal, scale, true);
   Layer<Real>& l = inputs.layer;
   const LayerSizes& size = inputs.size;
-  const long tiles = l.batch * l.tiles, parts = parts_for(tiles), wide = 2 * size.gate, gate = l.gate;
+  const long tiles = l.batch * l.pairing.tiles, parts = parts_for(tiles), wide = 2 * size.gate, gate = l.gate;
   Tensor of_x = empty_in_layout_of(x, l.channels);
   if (out_weight) l.grad_x_out = view_of(grad_x_out);
   l.grad_skip = view_of(grad_skip), l.grad_x = view_of(of_x);
@@ -157,27 +153,18 @@ TenTensors backward(const Maybe& grad_x_out, const Tensor& grad_skip, const Tens
   l.grad_z = grad_z.get(), l.grad_band = grad_band.get(), l.tile_shift = tile_shift.get();
 
   // Each part sums for itself, the condition over the frames that its tiles read.
-  const long of_weight = l.kernel * size.rows * wide, of_out = (size.out_rows + 6) * size.gate;
+  const long of_weight = (l.kernel + 1) * size.rows * wide, of_out = (size.out_rows + 6) * size.gate;
   const long fixed = of_weight + wide + of_out + size.out_rows;
   std::vector<Numbers<Real>> memory(parts);
   std::vector<LayerSums<Real>> sums(parts);
   std::vector<long> counts(parts, 0);
   share(tiles, parts, [&](long part, long begin, long end) {
-    long low = 0, high = -1;
-    for (long tile = begin; condition && tile < end; ++tile) {
-      const long item = tile / l.tiles, start = tile % l.tiles * l.steps, stop = std::min(start + l.steps, l.time) - 1;
-      long from = start / (l.taps ? 1 : l.time / l.frames), to = stop / (l.taps ? 1 : l.time / l.frames);
-      if (l.taps) {
-        const auto range = std::minmax_element(l.first + start, l.first + stop + 1);
-        from = *range.first, to = *range.second + l.taps - 1;
-      }
-      from += item * l.frames, to += item * l.frames;
-      low = tile == begin ? from : std::min(low, from), high = std::max(high, to);
-    }
-    counts[part] = high - low + 1;
+    FrameRange range{0, -1};
+    if (condition) range = frames(l, begin, end);
+    counts[part] = range.high - range.low + 1;
     memory[part] = Numbers<Real>(fixed + counts[part] * wide, true);
     Real* at = memory[part].get();
-    sums[part] = {at, at + of_weight, at + of_weight + wide, at + of_weight + wide + of_out, at + fixed, low};
+    sums[part] = {at, at + of_weight, at + of_weight + wide, at + of_weight + wide + of_out, at + fixed, range.low};
     Numbers<Real> scratch(size.backward_scratch);
     backward_gates(l, begin, end, scratch.get(), sums[part]);
   });
@@ -192,7 +179,11 @@ TenTensors backward(const Maybe& grad_x_out, const Tensor& grad_skip, const Tens
   Tensor d_weight = empty(x, {2 * gate, l.channels, l.kernel}), d_bias = empty(x, {2 * gate});
   fill(d_weight, [&](int64_t i) {
     const long tap = i % l.kernel, channel = i / l.kernel % l.channels, row = i / (l.kernel * l.channels);
-    return sum.weight[(tap * size.rows + channel) * wide + row / gate * size.gate + row % gate];
+    const Real* of_product = sum.weight + channel * wide + row / gate * size.gate + row % gate;
+    const long next = size.rows * wide;  // from one product's to the next one's
+    if (l.kernel == 2) return of_product[0] + of_product[(1 + tap) * next];
+    if (tap == 1) return Real(0.5) * (of_product[0] - of_product[next]);
+    return Real(0.5) * (of_product[0] + of_product[next]) + of_product[(2 + tap / 2) * next];
   });
   fill(d_bias, [&](int64_t i) { return sum.bias[i / gate * size.gate + i % gate]; });
   Tensor d_out_weight = empty(x, {0}), d_out_bias = empty(x, {0});
@@ -229,7 +220,7 @@ TenTensors backward(const Maybe& grad_x_out, const Tensor& grad_skip, const Tens
     d_shift = empty(x, {l.batch, l.channels});
     fill(d_shift, [&](int64_t i) {
       Real all = 0;
-      for (long tile = i / l.channels * l.tiles; tile < (i / l.channels + 1) * l.tiles; ++tile)
+      for (long tile = i / l.channels * l.pairing.tiles; tile < (i / l.channels + 1) * l.pairing.tiles; ++tile)
         all += l.tile_shift[tile * l.channels + i % l.channels];
       return all;
     });

@@ -19,13 +19,12 @@ struct Layer {
   long frames, taps;  // taps of the band; 0: frames are held
   const int* first;   // (time)
   const Real* band;   // (time, taps)
-  long spread;        // the most frames that one tile reads
+  long spread;        // the most frames that one piece of a tile reads
 
   View x, x_out, skip, skip_out;
   View grad_x_out, grad_skip, grad_x;
 
-  long steps;  // of a tile, a multiple of 6
-  long tiles;  // of one item of the batch
+  Pairing pairing;
 
   // Made by `pack`: panels (tile.h) and padded biases.
   Real *gate_panel, *gate_bias, *out_panel, *out_bias_row, *hidden_panel, *input_panel;
@@ -45,7 +44,7 @@ struct LayerSizes {  // in Reals
 // Sums of one thread over its tiles.
 template <class Real>
 struct LayerSums {
-  Real* weight;      // (kernel, rows, 2 * padded gate)
+  Real* weight;      // (kernel + 1, rows, 2 * padded gate): of the products' weights, see pairs.h
   Real* bias;        // (2 * padded gate)
   Real* out;         // (out_rows, padded gate): rows of out_weight, then of skip_weight
   Real* out_bias;    // (out_rows)
@@ -53,7 +52,13 @@ struct LayerSums {
   long frame;
 };
 
+struct FrameRange {
+  long low, high;
+};
+
 #define AUDIOGEN_LAYER(Real)                                                                                       \
+  void layer_plan(Layer<Real>&, long threads); /* sets pairing and spread */                                       \
+  FrameRange layer_frames(const Layer<Real>&, long begin, long end); /* read by these tiles, counted through the batch */ \
   LayerSizes layer_sizes(const Layer<Real>&);                                                                      \
   void layer_pack(const Layer<Real>&, bool backward);                                                              \
   void layer_forward(const Layer<Real>&, long begin, long end, Real* scratch);                                     \

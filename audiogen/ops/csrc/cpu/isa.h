@@ -14,6 +14,9 @@ inline bool supports(Level level) {
   __builtin_cpu_init();
   switch (level) {
     case Level::avx512:
+#ifdef AUDIOGEN_EMULATION
+      return supports(Level::avx2);
+#endif
       return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
              __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && supports(Level::avx2);
     case Level::avx2:

@@ -6,6 +6,9 @@
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
 
+#include <stdlib.h>
+#include <unistd.h>
+
 #include <atomic>
 #include <chrono>
 #include <memory>
@@ -109,7 +112,14 @@ class Gathering {
 
 // Rows are split between two threads where one core's nearest caches are too small for the weights, so that reading
 // them is what takes the time; below, meeting once a layer costs more than it saves.
-constexpr long bytes_worth_a_crew = 1 << 20;
+bool worth_a_crew(long bytes) {
+#ifdef _SC_LEVEL2_CACHE_SIZE
+  static const long second_cache = sysconf(_SC_LEVEL2_CACHE_SIZE);
+#else
+  static const long second_cache = 0;
+#endif
+  return bytes >= (second_cache > 0 && second_cache < 1 << 20 ? second_cache : 1 << 20);
+}
 
 struct Piece {
   long begin, streams;
@@ -129,7 +139,7 @@ std::vector<Piece> pieces(long batch, long threads) {
 void run(const Generation& g, long batch, long bytes, const Tensor& like) {
   const long threads = torch::stable::get_num_threads();
   const long groups = (2 * g.gate + 63) / 64;  // a member needs a group of its own
-  const int members = batch == 1 && threads > 1 && groups > 1 && bytes >= bytes_worth_a_crew ? 2 : 1;
+  const int members = batch == 1 && threads > 1 && groups > 1 && worth_a_crew(bytes) ? 2 : 1;
   const std::vector<Piece> work = pieces(batch, members > 1 ? 1 : threads);
   const long shared = AUDIOGEN_CHOOSE(generate_shared_size)(g, most_streams);
   const long own = AUDIOGEN_CHOOSE(generate_private_size)(g, most_streams);
@@ -180,7 +190,9 @@ std::tuple<Tensor, Tensor> wavenet_generate(
   STD_TORCH_CHECK(random.has_value() != given.has_value(), "wavenet_generate: random or given, and not both");
   Generation g{};
   g.precision = Precision(plan[0]), g.output = Output(plan[1]);
-#ifdef AUDIOGEN_X86
+#if defined(AUDIOGEN_EMULATION)
+  g.vnni = !getenv("AUDIOGEN_NO_VNNI");
+#elif defined(AUDIOGEN_X86)
   g.vnni = __builtin_cpu_supports("avx512vnni");
 #endif
   g.inputs = plan[2], g.first_kernel = plan[3], g.first_tanh = plan[4], g.kernel = plan[5];

@@ -136,7 +136,7 @@ INLINE void accumulate(Count<int(Precision::bf16)>, const unsigned char* from, l
 template <int V, int NS, bool vnni>
 INLINE void accumulate_bytes(const unsigned char* from, long rows, long columns, const Activation& a,
                              const Ahead& ahead, Whole (&sum)[NS][V]) {
-#if defined(__AVX512F__) || defined(__AVX2__)
+#if defined(AUDIOGEN_AVX512) || defined(__AVX2__)
   for (long k = 0; k < columns; k += 4, from += 4 * rows) {
     ahead.fetch<V * vector_bytes>(from);
     int quad[NS], unsigned_quad[NS];
@@ -144,7 +144,7 @@ INLINE void accumulate_bytes(const unsigned char* from, long rows, long columns,
       memcpy(&quad[s], a.bytes + s * a.pitch + k, 4);
       memcpy(&unsigned_quad[s], a.unsigned_bytes + s * a.pitch + k, 4);
     }
-#if defined(__AVX512F__)
+#if defined(AUDIOGEN_AVX512)
     for (int v = 0; v < V; ++v) {
       __m512i w = _mm512_loadu_si512(from + v * vector_bytes);
       for (int s = 0; s < NS; ++s) {
@@ -247,7 +247,7 @@ INLINE float quantise(const float* x, long columns, int8_t* bytes, uint8_t* unsi
     v = v < 0.0f ? -v : v;
     most = v > most ? v : most;
   }
-#if defined(__AVX512F__)
+#if defined(AUDIOGEN_AVX512)
   const float largest = _mm512_reduce_max_ps((__m512)most);
 #elif defined(__AVX2__)
   __m128 four = _mm_max_ps(_mm256_castps256_ps128((__m256)most), _mm256_extractf128_ps((__m256)most, 1));
@@ -266,14 +266,14 @@ INLINE float quantise(const float* x, long columns, int8_t* bytes, uint8_t* unsi
     memcpy(&whole, &shifted, sizeof whole);
     whole -= zero;
     Whole other = vnni ? whole + 128 : (whole < 0 ? -whole : whole);
-#if defined(__AVX2__) && !defined(__AVX512F__)
+#if defined(__AVX2__) && !defined(AUDIOGEN_AVX512)
     __m128i low = _mm256_castsi256_si128((__m256i)whole), high = _mm256_extracti128_si256((__m256i)whole, 1);
     __m128i packed = _mm_packs_epi32(low, high);
     low = _mm256_castsi256_si128((__m256i)other), high = _mm256_extracti128_si256((__m256i)other, 1);
     packed = _mm_packs_epi16(packed, _mm_packs_epi32(low, high));  // |a| is at most 127
     _mm_storel_epi64((__m128i*)(bytes + k), packed);
     _mm_storeh_pd((double*)(unsigned_bytes + k), (__m128d)packed);
-#elif defined(__AVX512F__)
+#elif defined(AUDIOGEN_AVX512)
     _mm_storeu_si128((__m128i*)(bytes + k), _mm512_maskz_cvtepi32_epi8(0xffff, (__m512i)whole));
     _mm_storeu_si128((__m128i*)(unsigned_bytes + k), _mm512_maskz_cvtepi32_epi8(0xffff, (__m512i)other));
 #else
@@ -495,8 +495,7 @@ struct Runner {
       for (long r = of_gates.first(); r < of_gates.stop(); r += 32)
         for (long i = 0; i < 16; i += width) {
           const float* z = b.z + s * 2 * g.gate + r + i;
-          auto both = gate<float>(S::load(z), S::load(z + 16));
-          S::store(h + s * g.gate + r / 2 + i, both.tanh * both.sigmoid);
+          S::store(h + s * g.gate + r / 2 + i, gate<float>(S::load(z), S::load(z + 16)).product);
         }
   }
 
@@ -627,7 +626,7 @@ void run_precision(const Generation& g, long begin, float* shared, float* own, C
     case Precision::f32: return run<Precision::f32, NS, false>(g, begin, shared, own, crew, member);
     case Precision::bf16: return run<Precision::bf16, NS, false>(g, begin, shared, own, crew, member);
     case Precision::i8:
-#if defined(__AVX512F__)
+#if defined(AUDIOGEN_AVX512)
       if (g.vnni) return run<Precision::i8, NS, true>(g, begin, shared, own, crew, member);
 #endif
       return run<Precision::i8, NS, false>(g, begin, shared, own, crew, member);
