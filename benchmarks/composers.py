@@ -92,7 +92,7 @@ class Benchmark:
         chosen = chosen[: self.pieces]
         real = [tune.sheet.cut(0, self.bars) for tune in chosen]
         melodies = Melodies(training)
-        rows = [self._training_row(training, chosen, real)]
+        rows = [self._training_row(training, chosen, real, melodies)]
         for name in self.composers:
             rows.append(self._row(name, held_out, real, melodies))
             print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
@@ -127,13 +127,14 @@ class Benchmark:
             "real time": seconds / spent,
         }
 
-    def _training_row(self, training: list[Tune], chosen: list[Tune], real: list[Sheet]) -> dict[str, Any]:
+    def _training_row(
+        self, training: list[Tune], chosen: list[Tune], real: list[Sheet], melodies: Melodies
+    ) -> dict[str, Any]:
         choose = random.Random(self.seed)
         long = [tune for tune in training if tune.sheet.bars >= self.bars and MELODY in _parts(tune.sheet)]
         picked = [choose.choice([t for t in long if t.sheet.metre == tune.sheet.metre] or long) for tune in chosen]
         pieces = [tune.sheet.cut(0, self.bars) for tune in picked]
-        copies = [Melodies([t for t in training if t.group != tune.group]).longest(piece)
-                  for tune, piece in zip(picked, pieces, strict=True)]
+        copies = [melodies.longest(piece, but=tune.group) for tune, piece in zip(picked, pieces, strict=True)]
         return {"name": "training tunes", "task": "all"} | _statistics(pieces, real) | {
             "key": _share(estimate_key(piece) == piece.key for piece in pieces),
             "downbeat": _share(pickup_steps(piece) == 0 for piece in pieces), "copy": _copies(copies),
@@ -177,12 +178,15 @@ class Melodies:
     """The melodies of many tunes, as steps from note to note: (onset distance, interval), one number each."""
 
     def __init__(self, tunes: Sequence[Tune]) -> None:
-        lines = [line for tune in tunes for line in (melody(tune.sheet), np.array([-1]))]
+        lines = [np.append(melody(tune.sheet), -1) for tune in tunes]
         self.lines = np.concatenate(lines)
+        self.groups = np.repeat([tune.group for tune in tunes], [len(line) for line in lines])
 
-    def longest(self, sheet: Sheet) -> int:
-        """Notes in the longest passage of the sheet's melody that stands in one of the tunes, in any key."""
-        return longest_common(melody(sheet), self.lines) + 1
+    def longest(self, sheet: Sheet, *, but: str | None = None) -> int:
+        """Notes in the longest passage of the sheet's melody that stands in one of the tunes (but those of one group),
+        in any key."""
+        lines = self.lines if but is None else np.where(self.groups == but, -1, self.lines)
+        return longest_common(melody(sheet), lines) + 1
 
 
 def melody(sheet: Sheet) -> np.ndarray:

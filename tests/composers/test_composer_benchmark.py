@@ -45,8 +45,9 @@ def test_the_longest_common_passage_is_the_one_of_the_definition(seed):
 
 
 def test_a_copy_is_found_in_any_key_and_ends_with_its_tune():
-    tunes = [Tune("a", Sheet(line(60, 62, 64, 65, 67), 2)), Tune("b", Sheet(line(69, 71, 60), 1))]
+    tunes = [Tune("a", Sheet(line(60, 62, 64, 65, 67), 2), group="first"), Tune("b", Sheet(line(69, 71, 60), 1))]
     melodies = Melodies(tunes)
     assert melodies.longest(Sheet(line(50, 30, 32, 34, 35, 90, start=24), 3)) == 4  # 30 32 34 35, a fourth of a
+    assert melodies.longest(Sheet(line(30, 32, 34, 35), 1), but="first") == 2
     assert melodies.longest(Sheet(line(30, 32, 34, steps=6), 1)) == 1  # another rhythm
     assert melodies.longest(Sheet(line(64, 65, 67, 69), 1)) == 3  # not across two tunes
