@@ -13,6 +13,7 @@ from audiogen.composers.event_grammar import Grammar
 from audiogen.composers.events import PAD
 from audiogen.core.errors import UserError
 from audiogen.core.rng import SampleRng
+from audiogen.nn import nucleus
 
 if TYPE_CHECKING:
     from audiogen.composers.note_model import NoteModel
@@ -41,23 +42,13 @@ class NoteSampling:
 def probabilities(logits: Tensor, allowed: Tensor, sampling: NoteSampling) -> Tensor:
     """logits and mask (batch, vocabulary) -> probabilities (batch, vocabulary) float64, 0 where nothing may be drawn.
 
-    The grammar's mask comes first, then temperature, top-k and top-p, each over what the one before has left; a tie at
-    the border of top-k stays in.
+    The grammar's mask comes first, then temperature, top-k and top-p, each over what the one before has left
+    (audiogen/nn/nucleus.py).
     """
-    logits = logits.double().masked_fill(~allowed, -torch.inf)
-    if sampling.temperature == 0:
-        return torch.nn.functional.one_hot(logits.argmax(-1), logits.shape[-1]).double()
-    logits = logits / sampling.temperature
-    if 0 < sampling.top_k < logits.shape[-1]:
-        least = logits.topk(sampling.top_k, dim=-1).values[:, -1:]
-        logits = logits.masked_fill(logits < least, -torch.inf)
-    chances = logits.softmax(-1)
-    if sampling.top_p < 1:
-        ordered, order = chances.sort(dim=-1, descending=True, stable=True)
-        before = ordered.cumsum(-1) - ordered  # the likeliest token has nothing before it, so it always stays
-        chances = chances.scatter(-1, order, ordered.masked_fill(before >= sampling.top_p, 0.0))
-        chances = chances / chances.sum(-1, keepdim=True)
-    return chances
+    return nucleus.probabilities(
+        logits.double().masked_fill(~allowed, -torch.inf), temperature=sampling.temperature, top_k=sampling.top_k,
+        top_p=sampling.top_p,
+    )
 
 
 @torch.inference_mode()

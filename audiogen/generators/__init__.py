@@ -9,4 +9,6 @@ TABLE = {
     "seq2seq": "audiogen.generators.seq2seq:Seq2SeqMel",
     "gan": "audiogen.generators.gan:GANMel",
     "mel_codec": "audiogen.generators.mel_codec:MelCodec",
+    "token_transformer": "audiogen.generators.token_transformer:TokenTransformer",
+    "wavenet": "audiogen.generators.wavenet:WaveNetGenerator",
 }

@@ -9,8 +9,8 @@ What the token Transformer writes (`token_transformer.py`) is these codes. The c
 any sound can be encoded, and codes are all that is kept of it. Its decoder gives every mel value with a spread: at so
 few bits the grain of a rain is lost, but how much of it there was is not, and a texture's can be drawn anew.
 
-Encoder and decoder start as a cosine transform and its inverse. The transform keeps lengths, so that from the first step
-on the nearest code is the nearest mel.
+Encoder and decoder start as a cosine transform and its inverse. The transform keeps lengths, so that from the first
+step on the nearest code is the nearest mel.
 """
 
 from __future__ import annotations
