@@ -29,7 +29,7 @@ from audiogen.training import plan
 from audiogen.training.config import TrainConfig, rate_at
 from audiogen.training.ema import averaged
 from audiogen.training.guard import Guard
-from audiogen.training.meter import Meter, forget_lines_after, peak_memory_mib
+from audiogen.training.meter import Meter, forget_lines_after, forget_peak, peak_memory_mib, recent_peak_mib
 from audiogen.training.state import forget_old_states, load_state_folder, newest_state, save_state, whole
 from audiogen.training.steps import StepSampler, halves, is_out_of_memory
 from audiogen.training.watchdog import STALLED, Watchdog
@@ -201,11 +201,10 @@ class _Run:
         return Summary(step=done, losses=meter.latest, interrupted=self.stop_signal)
 
     def _explained(self, reason: RuntimeError, done: int) -> Exception:
-        """What ended the run, as a person would say it; the run is saved where that can still be done."""
+        """What ended the run, as a person would say it. Nothing is saved now: torch raises the death of a worker at
+        whatever line the main process has come to, which may be in the middle of an optimizer's step."""
         text = str(reason)
         if "DataLoader worker" in text:
-            if self.accelerator.num_processes == 1 and not self.guard.in_a_row:
-                self._save(done)
             return UserError(
                 f"a data worker died at step {done} ({text.splitlines()[0]}): often for want of memory, so try fewer "
                 f"--train.workers than {self.config.workers}; the same command goes on from the last state"
@@ -261,8 +260,10 @@ class _Run:
         try:
             return self._forward_and_backward(step, player, turn, self._cut(micros))
         except (RuntimeError, MemoryError) as reason:
-            if not is_out_of_memory(reason) or self.parts > 1 or self.accelerator.num_processes > 1:
-                raise self._too_large(reason) from reason
+            if not is_out_of_memory(reason):
+                raise
+            if self.parts > 1 or self.accelerator.num_processes > 1:
+                raise self._too_large() from reason
             # What was allocated is let go with this block; the second try stands outside of it.
         self.parts = 2
         optimizer.zero_grad(set_to_none=True)
@@ -276,7 +277,9 @@ class _Run:
         try:
             return self._forward_and_backward(step, player, turn, self._cut(micros))
         except (RuntimeError, MemoryError) as reason:
-            raise self._too_large(reason) from reason
+            if not is_out_of_memory(reason):
+                raise
+            raise self._too_large() from reason
 
     def _forward_and_backward(
         self, step: int, player: Player, turn: nn.Module, micros: list[Batch]
@@ -299,10 +302,8 @@ class _Run:
     def _cut(self, micros: list[Batch]) -> list[Batch]:
         return [part for batch in micros for part in halves(batch)] if self.parts > 1 else micros
 
-    def _too_large(self, reason: BaseException) -> BaseException:
-        """The way out, where memory ran out and halving is not possible; any other error as it is."""
-        if not is_out_of_memory(reason):
-            return reason
+    def _too_large(self) -> UserError:
+        """The way out, where memory ran out and halving does not help or is not possible."""
         per = self.config.batch_size // self.config.accumulation // self.accelerator.num_processes
         return UserError(
             f"out of memory with micro-batches of {per} samples{', halved once' if self.parts > 1 else ''}: ask for "
@@ -454,11 +455,11 @@ class _Run:
             if self._step(last, [batch]) is None:
                 raise self.guard.error()
 
-        def peak() -> int:
-            return peak_memory_mib(accelerator.device)
-
-        sizes, peaks = plan.measure(sorted({min(2, share), min(4, share), min(8, share)}), step, peak)
+        device = accelerator.device
+        sizes = sorted({min(size, share) for size in (2, 6, 12)})
+        peaks = plan.measure(sizes, step, lambda: forget_peak(device), lambda: recent_peak_mib(device))
         base, slope = plan.line_through(sizes, peaks)
+        before = peak_memory_mib(device)  # what loading took, which a small step stays below
         found: dict[str, Any] = {
             "parameters": {p.name: sum(x.numel() for x in p.module.parameters()) for p in self.players}
         }
@@ -474,7 +475,7 @@ class _Run:
             accumulation = share // micro
             found["fits into memory"] = f"{config.memory}: --train.accumulation {accumulation}"
         found["micro-batch"] = f"{micro} samples x {accumulation} a step and process"
-        found["peak memory, MiB"] = round(base + slope * micro)
+        found["peak memory, MiB"] = round(max(before, base + slope * micro))
         per_step = plan.time_of(lambda: [step(micro) for _ in range(accumulation)])
         found |= {
             "steps per second": round(1 / per_step, 3),

@@ -127,6 +127,24 @@ def forget_lines_after(file: Path, step: int) -> None:
             part.write_text("".join(kept))
 
 
+def forget_peak(device: torch.device) -> None:
+    """Let `recent_peak_mib` begin anew, where the system can (CUDA, Linux)."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif Path("/proc/self/clear_refs").exists():
+        Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets the "high water mark"
+
+
+def recent_peak_mib(device: torch.device) -> float:
+    """Peak memory since `forget_peak`; elsewhere than on CUDA and Linux, of the whole process."""
+    status = Path("/proc/self/status")
+    if device.type != "cuda" and status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    return float(peak_memory_mib(device))
+
+
 def peak_memory_mib(device: torch.device) -> int:
     """Peak memory of this process so far: on the GPU where it runs there, else resident memory."""
     if device.type == "cuda":

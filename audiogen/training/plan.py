@@ -41,14 +41,18 @@ def largest_micro_batch(base: float, slope: float, budget: float, *, share: int)
     return max(fitting, default=0)
 
 
-def measure(sizes: list[int], step: Callable[[int], None], peak: Callable[[], int]) -> tuple[list[int], list[float]]:
-    """Peaks in MiB after steps at growing sizes: peaks only ever rise, so the smaller comes first."""
+def measure(
+    sizes: list[int], step: Callable[[int], None], forget: Callable[[], None], peak: Callable[[], float]
+) -> list[float]:
+    """Peaks in MiB of a step at each size, growing; `forget` lets the next peak begin anew."""
+    step(min(sizes))  # the moments of the optimizer come with the first step, and the allocator's habits
     peaks = []
-    for size in sorted(sizes):
-        for _ in range(2):  # the moments of the optimizer come with the first step
-            step(size)
-        peaks.append(float(peak()))
-    return sorted(sizes), peaks
+    for size in sizes:
+        step(size)
+        forget()
+        step(size)
+        peaks.append(peak())
+    return peaks
 
 
 def time_of(step: Callable[[], None], *, seconds: float = 20.0, least: int = 5, most: int = 12) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import random
 import signal
@@ -12,29 +11,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from training import survivors
+from training.outcome import outcome
 
 from audiogen.core.errors import UserError
 from audiogen.training.state import newest_state
 from audiogen.training.watchdog import Watchdog
 
 
-def result(run: Path) -> tuple[dict, dict, list]:
-    """All that a finished run has left: the last state, the checkpoint, the log but for what depends on the clock."""
-    newest = newest_state(run / "states")
-    assert newest.name == "step_00000020"
-    clock = ("steps_per_second", "audio_per_second", "data_wait", "peak_mib")
-    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    log = [{name: value for name, value in line.items() if name not in clock} for line in lines]
-    return load_file(newest / "state.safetensors"), load_file(run / "model" / "model.safetensors"), log
-
-
 def assert_same(one: Path, other: Path) -> None:
-    for mine, theirs in zip(result(one)[:2], result(other)[:2], strict=True):
-        assert set(mine) == set(theirs)
-        assert [key for key in mine if not torch.equal(mine[key], theirs[key])] == []
-    assert result(one)[2] == result(other)[2]
+    whole, again = outcome(one), outcome(other)
+    assert whole["state"] == "step_00000020"
+    assert [name for name in {*whole, *again} if whole.get(name) != again.get(name)] == []
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +44,7 @@ def uninterrupted(tmp_path_factory):
 
 @pytest.mark.parametrize("kind", survivors.KINDS)
 def test_killed_at_random_moments_a_run_ends_as_if_it_never_was(kind, uninterrupted, tmp_path):
-    """States are written after every step, so that some kills hit a save. benchmarks/kills.py does it 100 times."""
+    """States are written after every step, so that some kills hit a save. benchmarks/training.py does it 100 times."""
     whole = uninterrupted(kind)
     moments, kills = random.Random(kind), 0
     while kills < 3:
@@ -190,9 +178,9 @@ class Mortal(survivors.Sounds):
 def test_a_dead_worker_is_named_and_the_run_goes_on_from_there(one_go, tmp_path):
     whole, _ = one_go("a")
     with pytest.raises(UserError, match="data worker died.*--train.workers than 1"):
-        one_go("b", sounds=Mortal(tmp_path / "mark"), workers=1, save_every=100)
-    reached = int(newest_state(tmp_path / "b" / "states").name.removeprefix("step_"))
-    assert 1 <= reached <= 4  # item 17 belongs to step 4
+        one_go("b", sounds=Mortal(tmp_path / "mark"), workers=1)
+    reached = newest_state(tmp_path / "b" / "states")
+    assert reached is None or reached.name <= "step_00000004"  # item 17 belongs to step 4
     again, _ = one_go("b")
     assert torch.equal(weights(whole), weights(again))
 
