@@ -112,3 +112,24 @@ def test_a_generator_without_latents_is_refused_with_the_way_out(audiogen, sound
     real_engine.generator = Checkpoint(torch.nn.Identity(), "generator", "diffusion", real_engine.mel)
     result = audiogen("mix", "low.wav", "high.wav", "--checkpoint", "x")
     assert result.code == 2 and "a diffusion generator has no latents" in result.err and "--checkpoint" in result.err
+
+
+def test_the_shipped_autoencoder_keeps_what_is_played():
+    """Notes that it was never trained on: the mel comes back within half a neper, and the notes in their place."""
+    from audiogen.cli.mix import SHIPPED
+    from audiogen.core.checkpoint import load_checkpoint
+    from audiogen.signal.mel import MelSpectrogram
+
+    shipped = load_checkpoint(SHIPPED, room="generator")
+    time = torch.arange(RATE) / RATE
+    tone = torch.cat([sum(torch.sin(2 * torch.pi * hertz * h * time) / h for h in range(1, 9)) * torch.exp(-3 * time)
+                      for hertz in (220.0, 329.6)])
+    mel = MelSpectrogram(shipped.mel)(0.2 * tone[None, None])
+    with torch.inference_mode():
+        z = shipped.model.encode(mel)
+        back = shipped.model.decode(z, mel.shape[2])
+    assert z.numel() * 9 < mel.numel()
+    audible = mel > -7
+    assert (back - mel).abs()[audible].mean() < 0.5
+    for note in (slice(4, 80), slice(90, 166)):
+        assert torch.equal(back[0, :, note].mean(1).argmax(), mel[0, :, note].mean(1).argmax())
