@@ -26,8 +26,8 @@ from audiogen.core.errors import UserError
 from audiogen.core.interfaces import Batch, Condition
 from audiogen.core.mel_format import MelFormat
 from audiogen.core.rng import SampleRng
-from audiogen.generators.autoencoder import LOG_SPREAD, Encoder, kept, through
-from audiogen.generators.latents import Levels, cosines, edges, levels, negative_log_likelihood
+from audiogen.generators.autoencoder import LOG_SPREAD, Encoder
+from audiogen.generators.latents import Levels, cosines, edges, kept, levels, negative_log_likelihood, through
 from audiogen.generators.mel_model import MelModel, masked_mean
 from audiogen.generators.networks.unet import ResidualBlock
 from audiogen.nn.vector_quantiser import Quantised, QuantiserConfig, ResidualQuantiser
