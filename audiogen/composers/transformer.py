@@ -44,7 +44,7 @@ class TransformerComposerConfig:
 
 
 class TransformerComposer(NoteModel):
-    """Embedding -> causal blocks -> tied output layer."""
+    """Embedding -> causal blocks -> a turn -> tied output layer."""
 
     config_type = TransformerComposerConfig
     presets: ClassVar[dict[str, Any]] = {
@@ -61,6 +61,9 @@ class TransformerComposer(NoteModel):
         self.embed = nn.Embedding(self.vocabulary.size, width)
         nn.init.normal_(self.embed.weight, std=width**-0.5)
         self.network = Transformer(config.network)
+        # A fresh network mostly passes its input on: without a turn in between, the shared weights would begin with
+        # each token foretelling itself.
+        self.turn = nn.Linear(width, width)
         self.bias = nn.Parameter(torch.zeros(self.vocabulary.size))
 
     def loss(self, batch: TokenBatch, rng: SampleRng) -> dict[str, Tensor]:
@@ -93,4 +96,4 @@ class TransformerComposer(NoteModel):
         return self.embed(tokens) * self.config.network.width**0.5
 
     def _out(self, x: Tensor) -> Tensor:
-        return nn.functional.linear(x, self.embed.weight, self.bias)
+        return nn.functional.linear(self.turn(x), self.embed.weight, self.bias)
