@@ -9,7 +9,6 @@ when.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,10 +16,9 @@ from torch import Tensor
 
 from audiogen.core.errors import UserError
 from audiogen.core.rng import SampleRng
+from audiogen.nn.wavenet_loop import SampleLoop
 from audiogen.ops import Upsampling
 from audiogen.ops.upsampling import upsample
-from audiogen.ops.wavenet_generate import start, wavenet_generate
-from vocoders.wavenet_outputs import mu_law_decode
 
 if TYPE_CHECKING:
     from vocoders.wavenet import WaveNet
@@ -43,23 +41,19 @@ class WaveNetStream:
         temperature: float,
     ) -> None:
         config, weight = model.config, model.first_conv.weight
-        self.rng = rng or SampleRng(0, ids=[0] * batch)
-        if len(self.rng) != batch:
-            raise UserError(f"an rng for {len(self.rng)} clips does not fit a batch of {batch}")
-        if not 0 <= temperature < float("inf"):
-            raise UserError(f"temperature={temperature} must be 0 or more")
-        self.model, self.batch, self.offset, self.temperature = model, batch, offset, temperature
+        rng = rng or SampleRng(0, ids=[0] * batch)
+        if len(rng) != batch:
+            raise UserError(f"an rng for {len(rng)} clips does not fit a batch of {batch}")
+        self.model, self.batch, self.offset = model, batch, offset
+        self.loop = SampleLoop(model, rng=rng, temperature=temperature)
         with torch.no_grad():
-            self.packed = model.pack()
             vector = model.style_vector(None if style is None else style.to(weight.device), batch)
             # Each clip by itself, so that it is the same in every batch.
             self.styles = None if vector is None else torch.cat([model.global_conditions(v[None]) for v in vector])
-        self.state = start(self.packed, batch, previous=model.silence)
         self.mel = weight.new_zeros(batch, config.mel.n_mels, 0)  # the frames that are still needed, ...
         self.origin = 0  # ... the first of which is this frame of the clip
         self.made = 0  # frames
         self.finished = False
-        self.previous = torch.zeros(batch, dtype=torch.float64)  # the sample before, without pre-emphasis
 
     @property
     def known(self) -> int:
@@ -88,22 +82,19 @@ class WaveNetStream:
     def save(self) -> dict[str, Tensor]:
         """All that `restore` needs to go on from here, in a stream of the same model, rng, offset and style."""
         counts = torch.tensor([self.origin, self.made, int(self.finished)])
-        return {"mel": self.mel.clone(), "counts": counts, "previous": self.previous.clone(),
-                **{name: tensor.clone() for name, tensor in self.state._asdict().items()}}
+        return {"mel": self.mel.clone(), "counts": counts, **self.loop.save()}
 
     def restore(self, saved: dict[str, Tensor]) -> None:
         """Go on from where `save` was called."""
-        if saved["mel"].shape[:2] != self.mel.shape[:2] or saved["rings"].shape != self.state.rings.shape:
+        if saved["mel"].shape[:2] != self.mel.shape[:2]:
             raise UserError(
-                f"a state of {saved['mel'].shape[0]} clips and {tuple(saved['rings'].shape)} ring slots does not fit a "
-                f"stream of {self.batch} clips and {tuple(self.state.rings.shape)}: it is another model's"
+                f"a state of {saved['mel'].shape[0]} clips of {saved['mel'].shape[1]} mel bands does not fit a stream "
+                f"of {self.batch} clips of {self.mel.shape[1]}: it is another model's"
             )
+        self.loop.restore(saved)
         self.origin, self.made, finished = (int(count) for count in saved["counts"])
         self.finished = bool(finished)
-        self.mel, self.previous = saved["mel"].to(self.mel), saved["previous"].clone()
-        self.state = type(self.state)(
-            *(saved[name].to(own, copy=True) for name, own in self.state._asdict().items())
-        )
+        self.mel = saved["mel"].to(self.mel)
 
     @torch.no_grad()
     def _render(self, ready: int) -> Tensor:
@@ -125,29 +116,10 @@ class WaveNetStream:
 
     def _piece(self, begin: int, end: int) -> Tensor:
         """Audio (batch, 1, time) of frames begin .. end - 1, which the state moves on by."""
-        model, hop = self.model, self.model.config.mel.hop_length
-        span = [(self.offset + frame) * hop for frame in (begin, end)]
-        draw = self.rng.tape_randn if model.config.output == "gaussian" else self.rng.tape_rand
-        random = draw(self.packed.randoms, *span, device=self.mel.device)
+        hop = self.model.config.mel.hop_length
         condition, band = self._conditions(begin, end)
-        samples = wavenet_generate(
-            self.packed, self.state, random, condition, upsampling=band, temperature=self.temperature
-        )
-        if model.config.output == "softmax":
-            samples = mu_law_decode(samples, model.config.classes, dtype=torch.float64)
-        return (self._deemphasized(samples) / model.config.gain).clamp(-1.0, 1.0).float()[:, None]
-
-    def _deemphasized(self, samples: Tensor) -> Tensor:
-        """y[t] = x[t] + preemphasis * y[t - 1], (batch, time)."""
-        share = self.model.config.preemphasis
-        if not share:
-            return samples
-        rows = []
-        for row, before in zip(samples.double().cpu(), self.previous.tolist(), strict=True):
-            rows.append(list(accumulate(row.tolist(), lambda y, x: x + share * y, initial=before))[1:])
-        audio = torch.tensor(rows, dtype=torch.float64)
-        self.previous = audio[:, -1].clone()
-        return audio.to(samples.device)
+        first, last = ((self.offset + frame) * hop for frame in (begin, end))
+        return self.loop.draw(first, last, condition, upsampling=band)
 
     def _conditions(self, begin: int, end: int) -> tuple[Tensor | None, Upsampling | None]:
         """What conditions frames begin .. end - 1: (batch, layers, 2 * gate, frames or steps), the band to steps."""

@@ -11,8 +11,7 @@ import torch
 from scipy import stats
 
 from audiogen.core.mel_format import MelFormat
-from vocoders.wavenet import WaveNet, WaveNetConfig
-from vocoders.wavenet_outputs import (
+from audiogen.nn.wavenet_outputs import (
     LEVELS,
     Gaussian,
     Logistics,
@@ -21,6 +20,7 @@ from vocoders.wavenet_outputs import (
     mu_law_decode,
     mu_law_encode,
 )
+from vocoders.wavenet import WaveNet, WaveNetConfig
 
 ALL_LEVELS = -1 + 2 * torch.arange(LEVELS, dtype=torch.float64) / (LEVELS - 1)
 
