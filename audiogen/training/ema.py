@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from audiogen.training.state import whole
 
 
-def averaged(model: nn.Module, decay: float) -> AveragedModel:
-    """EMA of `model` with a warm-up: after n updates the decay is min(decay, (1 + n) / (10 + n)).
+class Average(AveragedModel):
+    """EMA of a model with a warm-up: after n updates the decay is min(decay, (1 + n) / (10 + n)).
 
-    It is whole on every process, also where the model is sharded.
+    It is whole on every process, also where the model is sharded, which torch's own update cannot do.
     """
 
-    @torch.no_grad()
-    def average(ema: list[Tensor], current: list[Tensor], updates: Tensor | int) -> None:
-        n = float(updates)
-        current = [whole(value) for value in current]
-        torch._foreach_lerp_(ema, current, 1.0 - min(decay, (1.0 + n) / (10.0 + n)))
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        super().__init__(model)
+        self.decay = decay
 
-    return AveragedModel(model, multi_avg_fn=average, use_buffers=False)
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        n = int(self.n_averaged)
+        keep = min(self.decay, (1.0 + n) / (10.0 + n)) if n else 0.0
+        average = [value.detach() for value in self.module.parameters()]
+        torch._foreach_lerp_(average, [whole(value.detach()) for value in model.parameters()], 1.0 - keep)
+        for mine, theirs in zip(self.module.buffers(), model.buffers(), strict=True):
+            mine.copy_(whole(theirs.detach()))
+        self.n_averaged += 1
+
+
+def averaged(model: nn.Module, decay: float) -> Average:
+    """An average that begins as a copy of `model`."""
+    return Average(model, decay)

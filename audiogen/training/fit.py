@@ -117,6 +117,11 @@ class _Run:
         self.model = task.model.to(device)
         self.ema = averaged(self.model, config.ema)
         self.players = task.players()
+        if self.accelerator.distributed_type in ("FSDP", "DEEPSPEED") and len(self.players) > 1:
+            raise UserError(
+                f"{self.accelerator.distributed_type} shards models of one player; this one has {len(self.players)} "
+                "(an adversarial training), which look into each other: run it under DDP (recipes/launch/ddp.yaml)"
+            )
         self.turns, self.optimizers = [], []
         for player in self.players:
             player.module.to(device)

@@ -1,8 +1,17 @@
-"""Run by test_processes.py under `accelerate launch`: trains the toy of test_fit.py and writes its weights."""
+"""Run by test_processes.py under torchrun: trains the toy of test_fit.py.
 
+    processes.py OUT KIND plain|sharded [one step]
+
+accelerate shards with FSDP2 on GPUs only. "sharded" does on CPU processes what it does there (fully_shard, and the
+optimizer's parameters exchanged for the sharded ones), so that gradients, clipping, average, saving and loading of
+sharded models are exercised over gloo.
+"""
+
+import os
 import sys
 from pathlib import Path
 
+import accelerate
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -12,10 +21,27 @@ import audiogen.generators  # noqa: E402
 
 audiogen.generators.TABLE["toy"] = "test_fit:Toy"
 
+
+def prepare_sharded(self, turn, optimizer):
+    from torch.distributed.fsdp import FSDPModule, fully_shard
+
+    fully_shard(turn)
+    assert isinstance(turn, FSDPModule)
+    (group,) = optimizer.param_groups
+    group["params"] = [p for p in turn.module.parameters() if p.requires_grad]
+    return turn, self.prepare_optimizer(optimizer)
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    out, kind = Path(sys.argv[1]), sys.argv[2]
-    task = getattr(toys, kind)()
-    toys.fit(task, toys.Data(), toys.config(out, steps=6), collate=toys.collate)
-    if int(torch.distributed.get_rank() if torch.distributed.is_initialized() else 0) == 0:
-        torch.save(toys.weights(task), out / "weights.pt")
+    out, kind, how, much = (*sys.argv[1:], "all")[:4]
+    if how == "sharded":
+        accelerate.Accelerator.prepare = prepare_sharded
+    # Where it goes on, it begins with other weights, which the state must replace.
+    task = getattr(toys, kind)(seed=99 if (Path(out) / "run" / "states").is_dir() else 0)
+    config = toys.config(Path(out), steps=6, minutes=0.0 if much == "one step" else None)
+    rank = int(os.environ.get("RANK", 0))
+    noise = [toys.SampleRng(0, step=0, ids=[k], stream="toy").randn(3)[0] for k in toys.StepSampler(
+        config, start=0, rank=rank, world=int(os.environ.get("WORLD_SIZE", 1))).__iter__().__next__()]
+    torch.save(torch.stack(noise), Path(out) / f"noise_{rank}.pt")
+    toys.fit(task, toys.Data(), config, collate=toys.collate)

@@ -83,7 +83,7 @@ class TwoPlayers(ToyTask):
     def critic_loss(self, batch: Batch, rng: SampleRng) -> dict:
         self.seen.append("critic")
         assert not any(p.requires_grad for p in self.model.parameters())
-        return {"loss": (self.critic(batch.mel).mean() - 1).square()}
+        return {"loss": (self.critic(batch.mel).mean(dim=(1, 2)) - 1).square().mean()}
 
 
 class Data(torch.utils.data.Dataset):

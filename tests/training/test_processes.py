@@ -1,7 +1,8 @@
-"""Two processes that share a step are one process that does it alone."""
+"""Two, and four, processes that share a step are one that does it alone; sharded weights are the same weights."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -9,25 +10,52 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
+
+
+def train(out: Path, world: int, kind: str, how: str = "plain", much: str = "all") -> None:
+    out.mkdir(exist_ok=True)
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(world),
+        str(Path(__file__).parent / "processes.py"), str(out), kind, how, much,
+    ]  # fmt: skip
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "ACCELERATE_USE_CPU": "true",
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+    }
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=400)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def found(out: Path) -> tuple[dict[str, torch.Tensor], list[float]]:
+    """The last state (weights, average, moments) and the losses in the log."""
+    lines = [json.loads(line) for line in (out / "run" / "log.jsonl").read_text().splitlines()]
+    losses = [value for line in lines for name, value in line.items() if name.endswith("loss")]
+    assert len(losses) >= 2
+    return load_file(out / "run" / "states" / "step_00000006" / "state.safetensors"), losses
 
 
 @pytest.mark.parametrize("kind", ["ToyTask", "TwoPlayers"])
-def test_two_processes_train_what_one_trains(tmp_path, kind):
-    found = {}
-    for world in (1, 2):
+def test_processes_train_what_one_trains(tmp_path, kind):
+    alone = tmp_path / "alone"
+    train(alone, 1, kind)
+    weights, losses = found(alone)
+    for world in (2, 4) if kind == "ToyTask" else (2,):
         out = tmp_path / str(world)
-        out.mkdir()
-        command = [
-            sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(world),
-            str(Path(__file__).parent / "processes.py"), str(out), kind,
-        ]  # fmt: skip
-        environment = {
-            **os.environ,
-            "OMP_NUM_THREADS": "1",
-            "ACCELERATE_USE_CPU": "true",
-            "PYTHONPATH": str(Path(__file__).parents[2]),
-        }
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240)
-        assert done.returncode == 0, done.stderr[-2000:]
-        found[world] = torch.load(out / "weights.pt", weights_only=True)
-    torch.testing.assert_close(found[1], found[2], rtol=0, atol=1e-6)
+        train(out, world, kind)
+        others, curve = found(out)
+        torch.testing.assert_close(others, weights, rtol=0, atol=1e-6)
+        assert curve == pytest.approx(losses, rel=1e-6)
+        noise = torch.cat([torch.load(out / f"noise_{rank}.pt", weights_only=True) for rank in range(world)])
+        assert len(noise.unique(dim=0)) == 4  # no two samples, and so no two ranks, draw the same
+
+
+def test_sharded_weights_are_the_same_weights_saved_loaded_and_averaged(tmp_path):
+    train(tmp_path / "alone", 1, "ToyTask")
+    train(tmp_path / "sharded", 2, "ToyTask", "sharded", "one step")
+    train(tmp_path / "sharded", 2, "ToyTask", "sharded")
+    (weights, losses), (others, curve) = found(tmp_path / "alone"), found(tmp_path / "sharded")
+    torch.testing.assert_close(others, weights, rtol=0, atol=1e-6)
+    assert curve == pytest.approx(losses, rel=1e-6)
