@@ -65,7 +65,7 @@ class Sampling:
     """Deviation of the latents, in the prior's own, where a score is played; 0 is the prior's mean."""
     texture_temperature: float = 1.0
     """The same where there is no score."""
-    guidance: float = 1.0
+    guidance: float = 1.5
     """How far prior and decoder are pushed away from what they say to no style (or the unwanted one); 1 is not."""
     grain: float = 0.0
     """Share of the decoder's own spread that is drawn too, where a score is played; 0 is its middle."""
