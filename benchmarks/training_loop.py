@@ -1,7 +1,7 @@
 """What does the training loop cost, and does it survive? Its overhead over a bare PyTorch loop, and 100 kills.
 
-    python benchmarks/training.py --json benchmarks/results/training.json
-    python benchmarks/training.py --measure kills --kills 100
+    python benchmarks/training_loop.py --json benchmarks/results/training_loop.json
+    python benchmarks/training_loop.py --measure kills --kills 100
 
 overhead  100 steps of the same model, data and optimizer in our loop and in a bare one (loss, backward, clipping,
           AdamW, average of the weights), in CPU time on one thread; the set-up of both is taken off by running 10
@@ -149,7 +149,7 @@ from pathlib import Path
 from audiogen.training.config import TrainConfig
 from audiogen.training.fit import fit
 from audiogen.training.meter import peak_memory_mib
-from benchmarks import training as t
+from benchmarks import training_loop as t
 task = t._task(); task.demo = lambda *_: None
 config = TrainConfig(run=Path({folder!r}), steps=3, batch_size={samples}, plan={plan}, save_every=100)
 summary = fit(task, t._Sounds(), config, collate=t._collate)
