@@ -160,6 +160,7 @@ class _Run:
             forget_lines_after(config.run / "scores.jsonl", start)
             if start == 0:
                 self._demo(0)
+            (config.run / "unfinished").touch()  # what a job script looks for: shall it go on?
         self.meter = Meter(config, accelerator, start=start, state=kept.get("meter"))
         self.watchdog = Watchdog(
             config.run, rank=accelerator.process_index, world=accelerator.num_processes, stall=config.stall
@@ -171,6 +172,8 @@ class _Run:
             for number, handler in previous.items():
                 signal.signal(number, handler)
             self.watchdog.close()
+        if summary.step >= config.steps and accelerator.is_main_process:
+            (config.run / "unfinished").unlink(missing_ok=True)
         accelerator.end_training()
         return summary
 

@@ -233,6 +233,13 @@ def test_a_loader_that_starves_the_device_is_told_once(one_go, capsys):
     assert capsys.readouterr().out.count("waits for data") == 1
 
 
+def test_a_job_script_can_see_whether_there_is_more_to_do(one_go, tmp_path):
+    one_go(minutes=0.0)
+    assert (tmp_path / "run" / "unfinished").exists()
+    one_go()
+    assert not (tmp_path / "run" / "unfinished").exists()
+
+
 def test_chosen_states_are_kept_for_good(one_go, tmp_path):
     one_go(keep=1, keep_every=3)
     assert sorted(path.name for path in (tmp_path / "run" / "states").glob("step_*")) == [
