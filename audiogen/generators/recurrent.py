@@ -95,6 +95,10 @@ class RecurrentMel(MelModel):
         self.recurrent = CELLS[config.cell](
             config.past_dim + group * config.context_dim, config.width, config.depth, batch_first=True
         )
+        if config.cell == "lstm":  # at first it forgets little (Jozefowicz et al. 2015); the gates are in, forget, ...
+            for layer in range(config.depth):
+                bias = getattr(self.recurrent, f"bias_hh_l{layer}")
+                nn.init.constant_(bias.data[config.width : 2 * config.width], 1.0)
         self.beside = nn.Linear(group * config.context_dim, config.width)  # what needs no memory takes this way
         self.output = FrameOutput(config.width, n_mels, group, components=config.components, rank=config.rank)
 

@@ -5,30 +5,31 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from audiogen.conditioning.piano_roll import piano_roll
+from audiogen.conditioning.piano_roll import LOWEST, piano_roll
 from audiogen.core.interfaces import Batch, Condition
 from audiogen.core.mel_format import MelFormat
 from audiogen.core.score import Note, Score
+from audiogen.generators.harmonics import harmonic_templates
 
 MEL = MelFormat(n_mels=20)
 STYLES = torch.eye(3)
 
 
 def world(count: int, frames: int, seed: int = 0) -> Batch:
-    """Silence at -11; a note is a bump of bands by its pitch, 8 high and fading, the wider the second style; the third
-    style has no score and is noise at -4 with a deviation of 1 in all bands, correlated from frame to frame."""
+    """Silence at -11; a note (one of five pitches) is 8 higher in the bands of its harmonics, and fades; in the second
+    style only in those of its fundamental. The third style has no score and is noise at -4 with a deviation of 1 in all
+    bands, correlated from frame to frame."""
     source = torch.Generator().manual_seed(seed)
     style = torch.arange(count) % 3
     mel, rolls = torch.full((count, MEL.n_mels, frames), -11.0), []
-    bands = torch.arange(MEL.n_mels)
+    lines = harmonic_templates(MEL)  # (2, pitches, n_mels): of the fundamental, of all harmonics
     for i in range(count):
         notes, at = [], 0
         while at < frames:
             length = int(torch.randint(8, 25, (1,), generator=source))
-            pitch = int(torch.randint(40, 80, (1,), generator=source))
+            pitch = 40 + 8 * int(torch.randint(5, (1,), generator=source))
             notes.append(Note(at / MEL.frame_rate, length / MEL.frame_rate, pitch, 90))
-            width = 1.0 + 2.0 * (style[i] == 1)
-            bump = torch.exp(-(bands - (pitch - 40) / 2).square() / (2 * width**2))
+            bump = lines[int(style[i] == 0), pitch - LOWEST]
             stop = min(at + length, frames)
             fade = torch.exp(-torch.arange(stop - at) / 30)
             mel[i, :, at:stop] = torch.maximum(mel[i, :, at:stop], -11 + 8 * bump[:, None] * fade)
