@@ -101,14 +101,14 @@ class Engine:
     """Loaded once, used for many clips. Build it with `Engine.from_pretrained`."""
 
     generator: Checkpoint
-    vocoder: Checkpoint
+    vocoder: Checkpoint | None  # None where the generator makes audio itself
     vocabulary: StyleVocabulary
     words_hash: str
     device: str = "cpu"
     composer: str = "rules"
 
     def __post_init__(self) -> None:
-        if self.generator.model.makes == "mel":
+        if self.vocoder is not None:
             self.generator.mel.require(self.vocoder.mel, mine="the generator", theirs="the vocoder")
 
     @classmethod
@@ -117,20 +117,24 @@ class Engine:
     ) -> Engine:
         """Load an engine folder, a bare generator checkpoint (`runs/x/model`) or a hub repository ("owner/name").
 
-        `vocoder`: another vocoder checkpoint. A bare generator is heard through the default one, if the formats agree.
+        `vocoder`: another vocoder checkpoint. A bare generator is heard through the default one, if the formats agree;
+        one that makes audio needs none.
         """
         folder = _find(folder_or_hub_id)
         bare = not (folder / "generator").is_dir()
         generator = load_checkpoint(folder if bare else folder / "generator", room="generator", device=device)
-        voice = Path(vocoder) if vocoder else (DEFAULT if bare else folder) / "vocoder"
+        voice = None
+        if generator.model.makes == "mel":
+            place = Path(vocoder) if vocoder else (DEFAULT if bare else folder) / "vocoder"
+            voice = load_checkpoint(place, room="vocoder", device=device)
+        elif vocoder:
+            raise UserError(f"a generator of the family {generator.name} makes audio itself: leave the vocoder away")
         words_file = folder / "words.safetensors"
         if not words_file.is_file():
             words_file = DEFAULT / "words.safetensors"
         words = _words(words_file)
         vocabulary = StyleVocabulary.from_dict(generator.labels["vocabulary"], words)
-        return cls(
-            generator, load_checkpoint(voice, room="vocoder", device=device), vocabulary, files_hash(words_file), device
-        )
+        return cls(generator, voice, vocabulary, files_hash(words_file), device)
 
     # ------------------------------------------------------------------ what it is
 
@@ -150,7 +154,8 @@ class Engine:
 
     @property
     def hashes(self) -> dict[str, str]:
-        return {"generator": self.generator.hash, "vocoder": self.vocoder.hash, "words": self.words_hash}
+        voice = {} if self.vocoder is None else {"vocoder": self.vocoder.hash}
+        return {"generator": self.generator.hash, **voice, "words": self.words_hash}
 
     # ------------------------------------------------------------------ from prompt to sound
 
@@ -200,6 +205,7 @@ class Engine:
         sampler: str | None = None,
         interval: tuple[float, float] | None = None,
         temperature: float | None = None,
+        precision: str | None = None,
     ) -> Audio:
         """A clip of exactly `prompt.seconds`. `Audio.made_by` says how it was made; without a seed one is drawn.
 
@@ -217,7 +223,10 @@ class Engine:
         return self._generate(
             prompt,
             seed,
-            self.sampling(steps=steps, guidance=guidance, sampler=sampler, interval=interval, temperature=temperature),
+            self.sampling(
+                steps=steps, guidance=guidance, sampler=sampler, interval=interval, temperature=temperature,
+                precision=precision,
+            ),
         )
 
     def _generate(self, prompt: Prompt, seed: int, sampling: Any) -> Audio:
@@ -257,7 +266,7 @@ class Engine:
 
     def vocode(self, sound: Audio | Tensor, *, seed: int = 0) -> Audio:
         """Audio -> mel -> audio (copy synthesis, the ceiling of what the vocoder can do), or a mel (n_mels, frames)."""
-        return Voice(self.vocoder, self.device).vocode(sound, seed=seed)
+        return self._voice().vocode(sound, seed=seed)
 
     # ------------------------------------------------------------------ parts of it
 
@@ -298,7 +307,12 @@ class Engine:
 
     def render(self, mel: Tensor, *, seed: int = 0) -> Tensor:
         """mel (parts, n_mels, frames) -> audio (parts, 1, time) on the CPU."""
-        return Voice(self.vocoder, self.device).render(mel, seed=seed)
+        return self._voice().render(mel, seed=seed)
+
+    def _voice(self) -> Voice:
+        if self.vocoder is None:
+            raise UserError(f"a generator of the family {self.generator.name} makes audio, and has no vocoder")
+        return Voice(self.vocoder, self.device)
 
     def _mix(self, voices: Tensor, made_by: dict[str, Any], samples: int) -> Audio:
         """voices (parts, 1, time) -> one channel of `samples`: summed at equal loudness, faded out, levelled."""

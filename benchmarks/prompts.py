@@ -125,7 +125,8 @@ class Prompts:
         from vocoders.griffin_lim import GriffinLim, GriffinLimConfig
 
         engine = Engine.from_pretrained(self.checkpoint)
-        griffin_lim = GriffinLim(GriffinLimConfig(mel=engine.mel))
+        mels = engine.generator.model.makes == "mel"
+        griffin_lim = GriffinLim(GriffinLimConfig(mel=engine.mel)) if mels else None
         with whole_folder(self.clips) as folder:  # all or none: a broken-off run is not taken for a whole one
             self.fill(folder, real, engine, griffin_lim)
 

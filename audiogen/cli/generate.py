@@ -64,6 +64,10 @@ class Generate:
     """How strictly the prompt is followed; 1 switches guidance off."""
     sampler: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: the checkpoint's)")] = None
     """euler, heun, ddim, ancestral or dpmpp_2m."""
+    temperature: Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint="(default: the checkpoint's)")] = None
+    """Of families that draw frame by frame, token by token or sample by sample: below 1 tamer, above 1 wilder."""
+    precision: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: the checkpoint's)")] = None
+    """Of the weights of a wavenet: float32, or bfloat16 and int8, which are faster and rougher."""
     out: Annotated[Path, arg(aliases=["-o"], metavar="FILE|FOLDER")] = Path(".")
     """A folder, or a file (.wav .flac .ogg) for a single clip. A named file is replaced."""
     overwrite: bool = False
@@ -97,7 +101,8 @@ class Generate:
             for seed in range(first, first + self.count):
                 start = time.perf_counter()
                 audio = engine.generate(
-                    prompt, seed=seed, steps=self.steps, guidance=self.guidance, sampler=self.sampler
+                    prompt, seed=seed, steps=self.steps, guidance=self.guidance, sampler=self.sampler,
+                    temperature=self.temperature, precision=self.precision,
                 )
                 took = time.perf_counter() - start
                 # The number of threads orders the sums, so it belongs to what makes the samples.

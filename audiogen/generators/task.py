@@ -18,7 +18,8 @@ class GeneratorTask:
     """Trains one `MelGenerator`.
 
     `demos`: (name, condition of batch 1, frames) triples, drawn with seed 0 at every demo.
-    `render`: mel (1, n_mels, frames) -> Audio, the vocoder that demos are heard through.
+    `render`: mel (1, n_mels, frames) -> Audio, the vocoder that demos are heard through; not used where the model makes
+    audio itself.
     """
 
     room = "generator"
@@ -43,10 +44,15 @@ class GeneratorTask:
         for index, (name, condition, frames) in enumerate(self.demos):
             device = next(model.parameters()).device
             moved = Condition(*(part.to(device) if part is not None else None for part in condition))
-            mel = model.sample(moved, frames, rng=SampleRng(0, ids=[index], stream="demo")).cpu()
-            save_spectrogram(mel[0], folder / f"{name}.png", format=self.mel, title=f"{name}, step {step}")
-            if self.render is not None:
-                self.render(mel).save(folder / f"{name}.wav")
+            made = model.sample(moved, frames, rng=SampleRng(0, ids=[index], stream="demo")).cpu()
+            sound, picture = None, made[0]
+            if model.makes == "audio":
+                sound, picture = Audio(made[0], self.mel.sample_rate), made[0, 0]
+            elif self.render is not None:
+                sound = self.render(made)
+            save_spectrogram(picture, folder / f"{name}.png", format=self.mel, title=f"{name}, step {step}")
+            if sound is not None:
+                sound.save(folder / f"{name}.wav")
 
 
 @torch.no_grad()
