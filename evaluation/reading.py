@@ -113,6 +113,8 @@ def examine_all(
     for start in range(0, len(tasks), BATCH):
         batch = tasks[start : start + BATCH]
         count = min(workers or cores(), len(batch) // (WORTH_MORE if warm() else WORTH_A_PROCESS))
+        if any(type(model).__module__.split(".")[0] != "evaluation" for model in models.values()):
+            count = 1  # a user's own embedder: another process would not know its name
         if count <= 1:
             for index, task in enumerate(batch, start):
                 done(index, examine(task, models))

@@ -10,9 +10,10 @@ import os
 import signal
 import sys
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -58,7 +59,8 @@ def parallel(
         try:
             while queue or running:
                 while queue and len(running) < ahead:
-                    future = pool.submit(function, tasks[queue[0]])  # may find the pool broken: the task stays queued
+                    with _without_script(function):
+                        future = pool.submit(function, tasks[queue[0]])  # a broken pool raises: the task stays queued
                     running[future] = queue.popleft()
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     result = future.result()  # raises where a process died: the task stays among the running
@@ -96,6 +98,28 @@ def _context(modules: Sequence[str]) -> Any:
         _template.update(modules)
         context.set_forkserver_preload([name for name in modules if name not in ("builtins", "__main__")])
     return context
+
+
+@contextmanager
+def _without_script(function: Callable[[Any], Any]) -> Iterator[None]:
+    """New processes started meanwhile do not run the user's script, as they otherwise do before all else.
+
+    A script of three lines that calls `evaluate` has no `if __name__ == "__main__"`; every worker would evaluate again,
+    and die of it. Only a function of the script itself needs the script.
+    """
+    script = sys.modules["__main__"]
+    if function.__module__ == "__main__":
+        yield
+        return
+    hidden = {name: getattr(script, name) for name in ("__file__", "__spec__") if hasattr(script, name)}
+    try:
+        script.__spec__ = None
+        if "__file__" in hidden:
+            del script.__file__
+        yield
+    finally:
+        for name, value in hidden.items():
+            setattr(script, name, value)
 
 
 def _start_worker(environment: dict[str, str]) -> None:

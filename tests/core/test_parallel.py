@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 from audiogen.core.parallel import parallel
 
@@ -30,3 +32,13 @@ def test_ctrl_c_ends_at_once_with_all_its_processes():
     child.send_signal(signal.SIGINT)
     _, said = child.communicate(timeout=30)  # returns when every process that holds the pipe is gone
     assert time.monotonic() - started < 20 and child.returncode != 0 and "KeyboardInterrupt" in said
+
+
+def test_a_script_without_a_guard_is_not_run_again_by_its_workers(tmp_path):
+    script = tmp_path / "short.py"
+    script.write_text("from audiogen.core.parallel import parallel\n"
+                      "print('once', parallel(eval, ['1 + 1', '2 + 2', '3 + 3'], workers=2, crashed='crashed'))\n"
+                      "print(__file__, __spec__)\n")
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120,
+                          env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])})
+    assert done.stdout.splitlines() == ["once [2, 4, 6]", f"{script} None"], done.stderr
