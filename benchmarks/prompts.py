@@ -134,7 +134,8 @@ class Prompts:
         self, folder: Path, real: Sequence[Clip], engine: Any, griffin_lim: torch.nn.Module | None = None
     ) -> None:
         """Clips of every style into `folder`, and the same mels through Griffin-Lim where it is given."""
-        for style in self.styles or engine.styles:
+        known = {clip.style for clip in real}
+        for style in self.styles or [style for style in engine.styles if style in known]:
             instrument = INSTRUMENTS.get(style)
             scores = [clip.path.with_suffix(".mid") for clip in real if clip.style == style and clip.split != "train"
                       and clip.path.with_suffix(".mid").is_file() and not getattr(instrument, "drum", False)]
