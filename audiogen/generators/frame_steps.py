@@ -35,12 +35,12 @@ MOST_KEPT = 0.95  # of a deviation from the centre, from one step to the next
 class FrameSampling:
     """How a clip is drawn. Every field is written into the clip."""
 
-    temperature: float = 0.6
+    temperature: float = 0.3
     """Of what is drawn, where a score is played: 1 as the model has it, below 1 nearer to the likeliest, 0 the mean of
     the likeliest component."""
-    texture_temperature: float = 0.9
+    texture_temperature: float = 0.5
     """The same where there is no score."""
-    history_noise: float = 0.2
+    history_noise: float = 0.1
     """Deviation of the noise on the frames that the model hears of itself."""
     guidance: float = 1.0
     """How far the centre is pushed away from that of no style (or of the unwanted one): 1 is none."""
