@@ -19,14 +19,12 @@ audiogen/pretrained/default/README.md; of every family: recipes/README.md.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from audiogen.core.config import did_you_mean
 from audiogen.core.errors import UserError
 from audiogen.core.interfaces import Condition, Prompt
 from audiogen.generators.diffusion import MelDiffusionConfig
@@ -106,35 +104,22 @@ class Recipe:
     @classmethod
     def specialise(cls, words: Sequence[str]) -> type[Recipe]:
         """The recipe with the fields and defaults of the preset (or of the checkpoint) that the command line names."""
-        from tyro.conf import arg
-
         from audiogen.cli import said
+        from audiogen.cli.preset import chosen_preset, preset_field, with_fields
 
-        preset, init, first = said(words, "--preset"), said(words, "--init"), said(words, "--first")
         known = presets()
-        if preset is None and init is not None and (Path(init) / "config.json").is_file():  # else `run` says so
-            from audiogen.core.checkpoint import read_config
-
-            preset = read_config(init)["name"]
-        preset = preset or DEFAULT
-        if preset not in known:
-            raise UserError(f"no preset is called {preset!r}{did_you_mean(preset, known)}")
+        preset = chosen_preset(words, known, DEFAULT)
         model = known[preset][1]
+        first = said(list(words), "--first")
         if first is not None and (Path(first) / "config.json").is_file():
             model = _upon(model, known[preset][0], Path(first))
         settings, frames = row("distill" if said(words, "--distill") else preset)
-        help_ = f"A family or a configuration that a family names: {', '.join(known)}."
         fields = {
-            "preset": (Annotated[str, arg(help=help_)], preset), "data": (Data, Data(frames=frames)),
+            "preset": preset_field(known, preset), "data": (Data, Data(frames=frames)),
             "model": (type(model), model),
             "train": (TrainConfig, TrainConfig(run=Path(f"runs/{preset}"), **settings)),
         }
-        made = dataclasses.make_dataclass(
-            cls.__name__, [(name, kind, field(default=value)) for name, (kind, value) in fields.items()],
-            bases=(cls,), frozen=True, namespace={"__doc__": cls.__doc__},
-        )
-        made.__module__ = cls.__module__
-        return made
+        return with_fields(cls, fields)
 
     def run(self) -> int:
         import torch

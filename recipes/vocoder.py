@@ -29,7 +29,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -163,9 +163,8 @@ class Recipe:
     @classmethod
     def specialise(cls, words: Sequence[str]) -> type[Recipe]:
         """The recipe with the fields and defaults of the preset (or of the checkpoint) that the command line names."""
-        from tyro.conf import arg
-
         from audiogen.cli import said
+        from audiogen.cli.preset import preset_field, with_fields
 
         preset, init = said(words, "--preset"), said(words, "--init")
         known = presets()
@@ -183,17 +182,11 @@ class Recipe:
         losses, train, frames = row(preset, model)
         if init is not None:
             losses = dataclasses.replace(losses, magnitude_steps=0, start=min(losses.start, FINE_TUNE_START))
-        help_ = f"A family (its small form) or a published configuration: {', '.join(known)}."
         fields = {
-            "preset": (Annotated[str, arg(help=help_)], preset), "data": (Data, Data(frames=frames)),
+            "preset": preset_field(known, preset), "data": (Data, Data(frames=frames)),
             "model": (type(model), model), "losses": (GANConfig, losses), "train": (TrainConfig, train),
         }
-        made = dataclasses.make_dataclass(
-            cls.__name__, [(name, kind, field(default=value)) for name, (kind, value) in fields.items()],
-            bases=(cls,), frozen=True, namespace={"__doc__": cls.__doc__},
-        )
-        made.__module__ = cls.__module__
-        return made
+        return with_fields(cls, fields)
 
     def run(self) -> int:
         from audiogen.core.registry import name_of

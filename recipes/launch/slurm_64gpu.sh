@@ -10,28 +10,4 @@
 #SBATCH --open-mode=append
 #SBATCH --output=%x-%j.log
 #SBATCH --signal=USR1@300
-set -uo pipefail
-
-recipe=$1
-shift
-run=""
-for ((i = 1; i < $#; i++)); do
-    [ "${!i}" = --train.run ] && next=$((i + 1)) && run=${!next}
-done
-
-# One launcher a node; it starts a process a GPU. SIGUSR1 reaches all of them: the trainings save, and the launcher is
-# told to let it pass.
-export MASTER_ADDR MASTER_PORT=${MASTER_PORT:-29500}
-MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-srun --kill-on-bad-exit=1 bash -c 'trap "" USR1; exec accelerate launch \
-    --config_file recipes/launch/ddp.yaml \
-    --num_machines "$SLURM_NNODES" --num_processes "$((SLURM_NNODES * 8))" --machine_rank "$SLURM_NODEID" \
-    --main_process_ip "$MASTER_ADDR" --main_process_port "$MASTER_PORT" \
-    "$0" "$@"' "recipes/$recipe.py" "$@"
-code=$?
-
-# A run that was interrupted has left RUN/unfinished behind, and goes on from its last state.
-if [ -n "$run" ] && [ -e "$run/unfinished" ] && [ "${SLURM_RESTART_COUNT:-0}" -lt 100 ]; then
-    scontrol requeue "$SLURM_JOB_ID"
-fi
-exit $code
+exec bash recipes/launch/slurm_run.sh 8 "$@"
