@@ -30,6 +30,7 @@ from audiogen.generators.autoencoder import LOG_SPREAD, Encoder
 from audiogen.generators.latents import Levels, cosines, edges, kept, levels, negative_log_likelihood, through
 from audiogen.generators.mel_model import MelModel, masked_mean
 from audiogen.generators.networks.unet import ResidualBlock
+from audiogen.nn.nucleus import drawn, probabilities
 from audiogen.nn.vector_quantiser import Quantised, QuantiserConfig, ResidualQuantiser
 
 UNIT = 4.0  # a latent is a cosine term over this: of size 1 or so, while a patch of mel deviations is of size 18
@@ -162,10 +163,8 @@ class MelCodec(MelModel):
         for book, perplexity in enumerate(self.quantiser.perplexity()):
             losses[f"left_{book + 1}"] = masked_mean(q.commitment[:, book : book + 1].detach(), low) / power
             losses[f"perplexity_{book + 1}"] = perplexity
-        losses["loss"] = (
-            losses["nll"] + config.edges * losses["edges"] + config.commitment * losses["commitment"]
-        )
-        return losses
+        loss = losses["nll"] + config.edges * losses["edges"] + config.commitment * losses["commitment"]
+        return {name: value.detach() for name, value in losses.items()} | {"loss": loss}
 
     def _books(self, rng: SampleRng, device: torch.device) -> Tensor:
         """(batch,): how many books each training sample is decoded from."""
@@ -227,13 +226,7 @@ class MelCodec(MelModel):
         sampling = sampling or self.config.sampling
         self.complete(condition, len(rng), frames)
         steps = -(-frames // self.config.rate)
-        chances = self.quantiser.counts.double().clamp(min=1e-9)
-        if sampling.temperature:
-            chances = (chances.log() / sampling.temperature).softmax(dim=1)
-        else:
-            chances = F.one_hot(chances.argmax(dim=1), chances.shape[1]).double()
-        u = rng.fork("codes").rand(len(chances), steps, device=chances.device).double()
-        below = chances.cumsum(dim=1)  # (books, size)
-        codes = torch.searchsorted(below, u.transpose(0, 1).flatten(1) * below[:, -1:], right=True)
-        codes = codes.unflatten(1, (len(rng), steps)).transpose(0, 1)
+        chances = probabilities(self.quantiser.counts.clamp(min=1e-9).log(), temperature=sampling.temperature)
+        uniform = rng.fork("codes").rand(len(chances), steps, device=chances.device)
+        codes = drawn(chances[None, :, None].expand(len(rng), -1, steps, -1), uniform)
         return self.decode(codes, frames, rng=rng, grain=sampling.grain)

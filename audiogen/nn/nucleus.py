@@ -36,6 +36,6 @@ def probabilities(logits: Tensor, *, temperature: float | Tensor = 1.0, top_k: i
 
 def drawn(chances: Tensor, uniform: Tensor) -> Tensor:
     """chances (..., vocabulary), uniform (...) in [0, 1) -> (...) int64: the token at that place of the probability."""
-    below = chances.cumsum(-1)
-    where = uniform.to(below).unsqueeze(-1) * below[..., -1:]
+    below = chances.cumsum(-1).contiguous()
+    where = (uniform.to(below).unsqueeze(-1) * below[..., -1:]).contiguous()
     return torch.searchsorted(below, where, right=True).squeeze(-1)
