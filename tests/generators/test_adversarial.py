@@ -70,7 +70,7 @@ def test_penalties_of_a_quadratic_discriminator_are_taken_where_they_should_be()
 
 def test_a_generator_finds_every_mode_of_a_ring_of_gaussians():
     """Eight Gaussians on a circle (Metz et al. 2017): without a penalty of its slope the discriminator drives such a
-    generator round the circle, a mode or two at a time. benchmarks/gan_modes.py has the other losses, and 25 modes."""
+    generator round the circle, a mode or two at a time."""
     torch.manual_seed(0)
     angle = torch.arange(8) * (math.pi / 4)
     centres = torch.stack((angle.cos(), angle.sin()), 1)
