@@ -97,7 +97,8 @@ def evaluate(
                                      for name, clips in sets.items()}
                 ladder = {name: summarise(sets["reference"], model, store, pad=pad, change=name, only=damaged)
                           for name in (ANCHORS if damaged else ())}
-                scores = score(**summaries, metrics=metrics, anchors=ladder, logits=getattr(model, "logits", None))
+                scores = score(**summaries, metrics=metrics, anchors=ladder, logits=getattr(model, "logits", None),
+                               store=store)
                 scores["map"] = _map(**summaries)
                 if theirs is not None:
                     scores["compat"] = {"preset": compat, **_their_scores(theirs, **summaries)}

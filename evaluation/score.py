@@ -18,12 +18,14 @@ from torch import Tensor
 from audiogen.core.config import did_you_mean
 from audiogen.core.errors import UserError
 from audiogen.core.parallel import cores
+from evaluation.cache import EmbeddingCache
 from evaluation.estimate import Estimate, groups_of
 from evaluation.frechet import FEWEST, estimate_frechet, frechet_curve, frechet_infinity
 from evaluation.kernel_distance import KernelReference
 from evaluation.mauve import estimate_mauve_distance
 from evaluation.posteriors import estimate_inception_score, estimate_kl_divergence, posteriors_of
 from evaluation.precision_recall import estimate_precision_recall
+from evaluation.remembered import fingerprint, key, recall, remember
 from evaluation.summary import Summary, require_alike
 
 # name -> (what it is called in tables, whether lower is better)
@@ -47,12 +49,14 @@ NEIGHBOURS = ("precision", "recall", "density", "coverage")
 def score(
     reference: Summary, generated: Summary, *, metrics: Sequence[str] = tuple(METRICS),
     anchors: dict[str, Summary] | None = None, logits: Callable[[Tensor], Tensor] | None = None,
+    store: EmbeddingCache | None = None,
 ) -> dict[str, Any]:
     """-> {"scores": name -> row, "floor": name -> row, "anchors": anchor -> name -> row, "curve", "warnings", ...}.
 
     A row is {value, se, interval_95, n_reference, n_generated}, counted in clips. A metric that too few clips allow is
     left out, and a warning says why. logits: features -> class logits of the embedder, where it is a tagger; "kl" pairs
-    clips whose paths are equal but for the suffix. Raises `UserError` where the two summaries were made in
+    clips whose paths are equal but for the suffix. store: where estimates of the very same summaries are kept and
+    found again. Raises `UserError` where the two summaries were made in
     different ways.
     """
     for name in metrics:
@@ -67,7 +71,7 @@ def score(
         jobs.append((_Sides(*halves), metrics, ()))
     ladder = [m for m in metrics if m in ("frechet", "kernel")]
     jobs += [(_Sides(reference, changed, kernel=jobs[0][0].kernel), ladder, ()) for changed in (anchors or {}).values()]
-    found = _all_estimates(jobs, logits)
+    found = _all_estimates(jobs, logits, store or EmbeddingCache(None))
     rows, said = found[0]
     warnings += said
     floor = found[1][0] if len(jobs) > 1 + len(anchors or {}) else {}
@@ -93,6 +97,7 @@ class _Sides:
         self.rows = (a.rows, b.rows, a.clips.tolist(), b.clips.tolist())
         # One for all sets against the same reference; functools.cache lets two threads compute it, never mix it up.
         self.kernel = kernel or cache(lambda: KernelReference(a.rows, groups_of(self.rows[2])))
+        self.names = [fingerprint(side) for side in (x, y)]
 
     def estimate(self, name: str, logits: Callable[[Tensor], Tensor] | None) -> Estimate | dict[str, Estimate]:
         """One metric, or the four neighbours together. Raises `UserError` where there are too few clips for it."""
@@ -113,7 +118,8 @@ class _Sides:
 
 
 def _all_estimates(
-    jobs: Sequence[tuple[_Sides, Sequence[str], Sequence[str]]], logits: Callable[[Tensor], Tensor] | None
+    jobs: Sequence[tuple[_Sides, Sequence[str], Sequence[str]]], logits: Callable[[Tensor], Tensor] | None,
+    store: EmbeddingCache,
 ) -> list[tuple[dict[str, Estimate], list[str]]]:
     """(two sides, metrics, those that were asked for by name) -> for each its estimates, and why others are missing.
 
@@ -124,10 +130,17 @@ def _all_estimates(
     found: list[tuple[dict[str, Estimate], list[str]]] = [({}, []) for _ in jobs]
     work = [(index, name) for index, (_, metrics, _) in enumerate(jobs) for name in _families(metrics)]
     wide = max(sides.x.dim for sides, *_ in jobs) > MANY
+    keys = [key(name, *jobs[index][0].names) for index, name in work]
+    known = [recall(store, place) for place in keys]
     with ThreadPoolExecutor(1 if wide else cores(), initializer=None if wide else _one_thread) as pool:
-        results = [pool.submit(_attempt, jobs[index][0], name, logits) for index, name in work]
-    for (index, name), result in zip(work, results, strict=True):
-        value, reason = result.result()
+        results = [pool.submit(_attempt, jobs[index][0], name, logits) if value is None else None
+                   for (index, name), value in zip(work, known, strict=True)]
+    for (index, name), place, value, result in zip(work, keys, known, results, strict=True):
+        reason = ""
+        if result is not None:
+            value, reason = result.result()
+            if not reason:
+                remember(store, place, value)
         if not reason:
             found[index][0].update(value if isinstance(value, dict) else {name: value})
         elif name not in OF_CLASSES or name in jobs[index][2]:
