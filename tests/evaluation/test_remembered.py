@@ -22,14 +22,14 @@ def summary(indices, shift=0.0, **made_by):
 
 
 def test_the_same_summaries_are_scored_once_and_give_the_same_numbers(tmp_path, monkeypatch):
-    a, b = summary(range(40)), summary(range(50, 90), 0.3)
+    a, b = summary(range(100)), summary(range(200, 300), 0.3)
     with EmbeddingCache(tmp_path / "cache.sqlite") as store:
         fresh = score(a, b, store=store)
     assert fresh == score(a, b)
     again, original = [], scoring._attempt
     monkeypatch.setattr(scoring, "_attempt", lambda *job: again.append(job[1]) or original(*job))
     with EmbeddingCache(tmp_path / "cache.sqlite") as store:
-        assert score(summary(range(40)), summary(range(50, 90), 0.3), store=store) == fresh
+        assert score(summary(range(100)), summary(range(200, 300), 0.3), store=store) == fresh
     assert set(again) <= {*scoring.OF_CLASSES}  # which this embedder has no classes for: a reason is not kept
 
 
