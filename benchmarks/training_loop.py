@@ -188,7 +188,7 @@ def kills(folder: Path, count: int) -> dict[str, Any]:
             run = folder / f"{kind}_{row['runs']}"
             while True:
                 child = survivors.start(kind, run, wait=0.005)
-                child.join(moments.uniform(0.05, 1.0))
+                child.join(moments.uniform(0.1, 5.0))
                 if not child.is_alive():
                     break
                 row["kills"] += survivors.kill(child)
