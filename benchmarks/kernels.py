@@ -61,6 +61,7 @@ class Benchmark:
             print(f"no native kernels to measure: {library.state()}", file=sys.stderr)
             return 2
         torch.set_num_threads(self.threads)
+        load = os.getloadavg()[0]
         ceilings, rows = measure_ceilings(self), []
         print(f"{library.state()}; {_processor()}; torch {torch.__version__}; {self.threads} thread(s)")
         for name in self.op or OPS:
@@ -78,7 +79,8 @@ class Benchmark:
                     row["share_of_peak_executed"] = executed * row["share_of_peak"]
         result = {
             "kernels": library.state(), "machine": _processor(), "torch": torch.__version__, "threads": self.threads,
-            "commit": _commit(), "ceilings": ceilings, "rows": rows, "against plain": _against(rows),
+            "commit": _commit(), "processes that want a core, before and after": [load, os.getloadavg()[0]],
+            "cores": os.cpu_count(), "ceilings": ceilings, "rows": rows, "against plain": _against(rows),
         }
         result["where we lose"] = where_we_lose(rows, result["against plain"])
         if self.audio:

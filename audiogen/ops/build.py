@@ -41,7 +41,7 @@ LEVELS = {
 EMULATED = X86 and os.environ.get("AUDIOGEN_EMULATE") == "avx512"
 if EMULATED:
     LEVELS["avx512"] = (*LEVELS["avx2"], "-DAUDIOGEN_EMULATION")
-CPU_FLAGS = ("-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-ffp-contract=fast", "-fno-math-errno",
+CPU_FLAGS = ("-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-fno-math-errno",
              "-fno-trapping-math", "-Wall", "-Wno-psabi", "-DTORCH_TARGET_VERSION=0x020a000000000000")
 CUDA_ARCHITECTURES = ("80", "90a", "100")  # those that nvcc knows; what is newer gets the first one's PTX
 CUDA_FLAGS = ("-std=c++17", "-O3", "--expt-relaxed-constexpr", "-Xcompiler", "-fPIC,-fvisibility=hidden", "-DUSE_CUDA",

@@ -1,9 +1,11 @@
 """Generation: cached steps against a network that computes its whole past again, and the kernel against both."""
 
+import ctypes
 import math
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -307,16 +309,50 @@ def large(precision="float32"):
     return packed
 
 
+AS_IT_PAYS, NEVER, IN_TURN = range(3)  # Sharing in csrc/cpu/crew_room.h
+
+
+@pytest.fixture
+def kernels(native):
+    """The library, for `audiogen_set_sharing` and the steps that two threads have made together so far."""
+    found = ctypes.CDLL(str(library.loaded("cpu")))
+    found.audiogen_shared_steps.restype = ctypes.c_long
+    yield found
+    found.audiogen_set_sharing(AS_IT_PAYS)
+
+
 @pytest.mark.parametrize("precision", ["float32", "int8"])
-def test_two_threads_share_a_stream(level, two_threads, precision):
-    """Rows in two halves, meeting once a layer: the very bits of one thread."""
+def test_two_threads_share_a_stream(level, two_threads, kernels, precision):
+    """Five steps by two, with half of the rows each, three by one, and so on: the very bits of one thread."""
     packed = large(precision)
     random, both, one = randoms("softmax", 1, 60), start(packed, 1), start(packed, 1)
+    kernels.audiogen_set_sharing(IN_TURN)
+    before = kernels.audiogen_shared_steps()
     got = [wavenet_generate(packed, both, random[:, :, part]) for part in (slice(0, 23), slice(23, 60))]
+    assert kernels.audiogen_shared_steps() == before + 3 * 5 + 5 * 5
     torch.set_num_threads(1)
     wanted = wavenet_generate(packed, one, random)
     assert torch.equal(torch.cat(got, 1), wanted)
-    assert torch.equal(both.rings, one.rings)
+    assert all(torch.equal(a, b) for a, b in zip(both, one, strict=True))
+
+
+def test_two_threads_lose_little_where_other_work_takes_their_cores(two_threads, kernels):
+    """One busy process more than there are cores: two threads take at most twice as long as one."""
+    packed, random = large(), randoms("softmax", 1, 3000)
+    spin = "import time; end = time.time() + 30\nwhile time.time() < end: pass"
+    busy = [subprocess.Popen([sys.executable, "-c", spin]) for _ in range((os.cpu_count() or 1) + 1)]
+    took = {NEVER: math.inf, AS_IT_PAYS: math.inf}
+    try:
+        for how in (NEVER, AS_IT_PAYS) * 3:
+            kernels.audiogen_set_sharing(how)
+            begin = time.perf_counter()
+            wavenet_generate(packed, start(packed, 1), random)
+            took[how] = min(took[how], time.perf_counter() - begin)
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+    assert took[AS_IT_PAYS] < 2 * took[NEVER] + 0.1
 
 
 @pytest.mark.parametrize("change", ["dilation", "taps"])

@@ -29,22 +29,23 @@ INLINE Wave<Simd<float>::Vector> wave(Simd<float>::Vector z) {
     return w;
   }
   const float magic = 12582912.0f;
-  const Vector turns = (z * 0.318309886f + magic) - magic;
-  z = z - turns * 3.140625f;  // pi in three parts, short enough for exact products
-  z = z - turns * 9.675025939941406e-4f;
-  z = z - turns * 1.5099580252808664e-7f;
+  typedef Simd<float> S;
+  const Vector turns = S::fma(z, 0.318309886f, magic) - magic;
+  z = S::fma(turns, -3.140625f, z);  // pi in three parts, short enough for exact products
+  z = S::fma(turns, -9.675025939941406e-4f, z);
+  z = S::fma(turns, -1.5099580252808664e-7f, z);
   const Vector q = z * z;
-  Vector s = q * -2.50521084e-8f + 2.75573192e-6f;
-  s = s * q - 1.98412698e-4f;
-  s = s * q + 8.33333333e-3f;
-  s = s * q - 1.66666667e-1f;
-  s = s * q * z + z;
-  Vector c = q * 2.08767570e-9f - 2.75573192e-7f;
-  c = c * q + 2.48015873e-5f;
-  c = c * q - 1.38888889e-3f;
-  c = c * q + 4.16666667e-2f;
-  c = c * q - 0.5f;
-  c = c * q + 1.0f;
+  Vector s = S::fma(q, -2.50521084e-8f, 2.75573192e-6f);
+  s = S::fma(s, q, -1.98412698e-4f);
+  s = S::fma(s, q, 8.33333333e-3f);
+  s = S::fma(s, q, -1.66666667e-1f);
+  s = S::fma(s * q, z, z);
+  Vector c = S::fma(q, 2.08767570e-9f, -2.75573192e-7f);
+  c = S::fma(c, q, 2.48015873e-5f);
+  c = S::fma(c, q, -1.38888889e-3f);
+  c = S::fma(c, q, 4.16666667e-2f);
+  c = S::fma(c, q, -0.5f);
+  c = S::fma(c, q, 1.0f);
   return {s, c};
 }
 
@@ -72,7 +73,7 @@ static void expand(Real* to, const Real* from, const Real* taps, long K, long fi
 #pragma GCC unroll 4
         for (int n = 0; n < N; ++n) {
           const auto read = S::load(from + (row + n + half - 1 - i) * pitch + c);
-          even[n] += a * read, odd[n] += b * read;
+          even[n] = S::fma(a, read, even[n]), odd[n] = S::fma(b, read, odd[n]);
         }
       }
 #pragma GCC unroll 4
@@ -99,7 +100,7 @@ static void contract(Real* to, const Real* from, const Real* taps, long K, long 
       for (long j = 0; j < K; ++j) {
         const Real tap = taps[j];
 #pragma GCC unroll 4
-        for (int n = 0; n < N; ++n) sums[n] += tap * S::load(from + (2 * (row + n) + j) * pitch + c);
+        for (int n = 0; n < N; ++n) sums[n] = S::fma(tap, S::load(from + (2 * (row + n) + j) * pitch + c), sums[n]);
       }
 #pragma GCC unroll 4
       for (int n = 0; n < N; ++n) S::store(to + (row + n) * pitch + c, sums[n]);
@@ -161,7 +162,7 @@ static void forward(const Snake<Real>& p, long begin, long end, Real* scratch) {
       for (long n = low; n <= high; ++n) {
         Real* at = v + (n - base) * pitch + c;
         const auto u = S::load(at), sine = wave(alpha * u).sine;
-        S::store(at, u + inverse * (sine * sine));
+        S::store(at, S::fma(inverse, sine * sine, u));
       }
     }
     for (long n = want; n < low; ++n) memcpy(v + (n - base) * pitch, v + (low - base) * pitch, pitch * sizeof(Real));
@@ -218,10 +219,10 @@ static void backward(const Snake<Real>& p, long begin, long end, Real* scratch, 
         const auto w = wave(alpha * value);
         const auto slope = inverse * (w.sine * w.cosine) * Real(2);
         if (n >= 2 * start && n < 2 * stop) {
-          sum_a += grad * value * slope;
-          sum_b += grad * (w.sine * w.sine);
+          sum_a = S::fma(grad * value, slope, sum_a);
+          sum_b = S::fma(grad, w.sine * w.sine, sum_b);
         }
-        S::store(at, grad * (alpha * slope + Real(1)));
+        S::store(at, grad * S::fma(alpha, slope, Real(1)));
       }
       S::store(of_alpha + channel + c, sum_a);
       S::store(of_inverse + channel + c, sum_b);

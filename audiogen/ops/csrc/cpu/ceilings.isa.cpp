@@ -12,7 +12,7 @@ double multiply_adds(long rounds) {
   for (int i = 0; i < 12; ++i) sums[i] = S::all(float(i));
   for (long round = 0; round < rounds; ++round)
 #pragma GCC unroll 12
-    for (int i = 0; i < 12; ++i) sums[i] = sums[i] * factor + term;
+    for (int i = 0; i < 12; ++i) sums[i] = S::fma(sums[i], factor, term);
   for (int i = 1; i < 12; ++i) sums[0] += sums[i];
   volatile float kept = sums[0][0];
   (void)kept;

@@ -107,8 +107,9 @@ static void step(const Step<Real>& p, Real* scratch) {
       long k = 0;
       for (; k + 4 * S::width <= K; k += 4 * S::width)
 #pragma GCC unroll 4
-        for (int n = 0; n < 4; ++n) sums[n] += S::load(weight + k + n * S::width) * S::load(scratch + k + n * S::width);
-      for (; k + S::width <= K; k += S::width) sums[0] += S::load(weight + k) * S::load(scratch + k);
+        for (int n = 0; n < 4; ++n)
+          sums[n] = S::fma(S::load(weight + k + n * S::width), S::load(scratch + k + n * S::width), sums[n]);
+      for (; k + S::width <= K; k += S::width) sums[0] = S::fma(S::load(weight + k), S::load(scratch + k), sums[0]);
       sums[0] = (sums[0] + sums[1]) + (sums[2] + sums[3]);
       Real sum = p.bias ? p.bias[o] : Real(0);
       for (int lane = 0; lane < S::width; ++lane) sum += sums[0][lane];

@@ -275,7 +275,7 @@ static INLINE void begin_gates(typename Simd<Real>::Vector (&sums)[steps_down][2
     for (int n = 0; n < 2 * N; ++n) total[n] = sums[m][n];
     for (long tap = 0; tap < l.taps; ++tap, from += 2 * gate)
 #pragma GCC unroll 4
-      for (int n = 0; n < 2 * N; ++n) total[n] += band[tap] * S::load(from + (n / N) * gate + (n % N) * S::width);
+      for (int n = 0; n < 2 * N; ++n) total[n] = S::fma(band[tap], S::load(from + (n / N) * gate + (n % N) * S::width), total[n]);
     for (int n = 0; n < 2 * N; ++n) sums[m][n] = total[n];
   }
 }
@@ -412,7 +412,7 @@ static void backward_gates(const Layer<Real>& l, long begin, long end, Real* scr
           for (int n = 0; n < N; ++n) {
             const long at = column + n * S::width, from = (m + row) * s.gate + at;
             auto tanh = S::load(memory.tanhs + from), sigmoid = S::load(memory.sigmoids + from);
-            S::store(memory.of_z + (m + row) * wide + at, sums[row][n] * sigmoid * (1 - tanh * tanh));
+            S::store(memory.of_z + (m + row) * wide + at, sums[row][n] * sigmoid * S::fma(-tanh, tanh, Real(1)));
             S::store(memory.of_z + (m + row) * wide + s.gate + at, sums[row][n] * tanh * sigmoid * (1 - sigmoid));
           }
       }
@@ -449,8 +449,8 @@ static void backward_gates(const Layer<Real>& l, long begin, long end, Real* scr
         const Real weight = l.taps ? l.band[t * l.taps + tap] : Real(1);
         typename S::Vector product = {};
         for (long c = 0; c < wide; c += S::width) {
-          S::store(sum + c, S::load(sum + c) + weight * S::load(from + c));
-          product += S::load(from + c) * S::load(read + c);
+          S::store(sum + c, S::fma(weight, S::load(from + c), S::load(sum + c)));
+          product = S::fma(S::load(from + c), S::load(read + c), product);
         }
         if (!l.taps) continue;
         Real total = 0;
@@ -499,7 +499,7 @@ static void backward_input(const Layer<Real>& l, long begin, long end, Real* scr
 #pragma GCC unroll 4
               for (int n = 0; n < N; ++n) {
                 const long at = column + n * S::width;
-                S::store(made[m + row] + at, sums[row][n] + l.scale * S::load(given[m + row] + at));
+                S::store(made[m + row] + at, S::fma(l.scale, S::load(given[m + row] + at), sums[row][n]));
                 for (int lane = 0; shift && tile.steps[m + row] >= 0 && lane < S::width; ++lane)
                   if (at + lane < l.channels) shift[at + lane] += sums[row][n][lane];
               }

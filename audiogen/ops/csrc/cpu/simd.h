@@ -32,6 +32,39 @@ constexpr int vectors_across = 2;
 #endif
 constexpr int steps_down = 6;
 
+// a * b + c, rounded once where the CPU has such an instruction, else twice, and the same everywhere: left to itself
+// (-ffp-contract=fast) a compiler fuses some copies of a loop's body and not others, and results came to depend on the
+// place of a step in its tile. So it is told to fuse nothing, and what is to be fused says so.
+typedef float Floats __attribute__((vector_size(vector_bytes)));
+typedef double Doubles __attribute__((vector_size(vector_bytes)));
+
+INLINE Floats fused(Floats a, Floats b, Floats c) {
+#if defined(AUDIOGEN_EMULATION) && defined(AUDIOGEN_AVX512)
+  __m256 halves[3][2];
+  memcpy(halves[0], &a, 64), memcpy(halves[1], &b, 64), memcpy(halves[2], &c, 64);
+  for (int half = 0; half < 2; ++half)
+    halves[2][half] = _mm256_fmadd_ps(halves[0][half], halves[1][half], halves[2][half]);
+  memcpy(&c, halves[2], 64);
+  return c;
+#elif defined(AUDIOGEN_AVX512)
+  return (Floats)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined(__FMA__)
+  return (Floats)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#elif defined(__ARM_FEATURE_FMA) || defined(__FP_FAST_FMAF)
+  for (int i = 0; i < vector_bytes / 4; ++i) c[i] = __builtin_fmaf(a[i], b[i], c[i]);  // becomes one instruction
+  return c;
+#else
+  return a * b + c;
+#endif
+}
+
+INLINE Doubles fused(Doubles a, Doubles b, Doubles c) { return a * b + c; }
+
+INLINE Floats in_all(Floats value) { return value; }
+INLINE Floats in_all(float value) { return value - (Floats){}; }
+INLINE Doubles in_all(Doubles value) { return value; }
+INLINE Doubles in_all(double value) { return value - (Doubles){}; }
+
 template <class Real>
 struct Simd {
   static constexpr int width = vector_bytes / sizeof(Real);
@@ -41,6 +74,12 @@ struct Simd {
   static INLINE Vector load(const Real* from) { return *(const Loose*)from; }
   static INLINE void store(Real* to, Vector value) { *(Loose*)to = value; }
   static INLINE Vector all(Real value) { return value - (Vector){}; }
+
+  // a * b + c as `fused`; each a vector, or a number for all its places.
+  template <class A, class B, class C>
+  static INLINE Vector fma(A a, B b, C c) {
+    return fused(in_all(a), in_all(b), in_all(c));
+  }
 };
 
 // e^x. float: Cephes' polynomial after taking out powers of 2, relative error below 2e-7; x must lie in [-87, 88].
@@ -49,17 +88,18 @@ INLINE Simd<float>::Vector exponential(Simd<float>::Vector x) {
   typedef Simd<float>::Vector Vector;
   typedef int32_t Whole __attribute__((vector_size(vector_bytes)));
   const float magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to a whole number, which then is in the low bits
-  Vector shifted = x * 1.44269504f + magic;
+  typedef Simd<float> S;
+  Vector shifted = S::fma(x, 1.44269504f, magic);
   Vector whole = shifted - magic;
-  x = x - whole * 0.693359375f;
-  x = x - whole * -2.12194440e-4f;
-  Vector p = Simd<float>::all(1.9875691500e-4f);
-  p = p * x + 1.3981999507e-3f;
-  p = p * x + 8.3334519073e-3f;
-  p = p * x + 4.1665795894e-2f;
-  p = p * x + 1.6666665459e-1f;
-  p = p * x + 5.0000001201e-1f;
-  p = p * (x * x) + x + 1.0f;
+  x = S::fma(whole, -0.693359375f, x);
+  x = S::fma(whole, 2.12194440e-4f, x);
+  Vector p = S::all(1.9875691500e-4f);
+  p = S::fma(p, x, 1.3981999507e-3f);
+  p = S::fma(p, x, 8.3334519073e-3f);
+  p = S::fma(p, x, 4.1665795894e-2f);
+  p = S::fma(p, x, 1.6666665459e-1f);
+  p = S::fma(p, x, 5.0000001201e-1f);
+  p = S::fma(p, x * x, x) + 1.0f;
   Whole power;
   memcpy(&power, &shifted, sizeof power);
   power = (power << 23) + 0x3f800000;
@@ -91,7 +131,7 @@ INLINE void powers_of_2(Simd<float>::Vector (&x)[M]) {
 #pragma GCC unroll 5
   for (int i = 0; i < 5; ++i)
 #pragma GCC unroll 8
-    for (int m = 0; m < M; ++m) p[m] = p[m] * x[m] + factors[i];
+    for (int m = 0; m < M; ++m) p[m] = Simd<float>::fma(p[m], x[m], factors[i]);
 #pragma GCC unroll 8
   for (int m = 0; m < M; ++m) {
     Whole power, bits;

@@ -60,7 +60,7 @@ INLINE void multiply(typename Simd<Real>::Vector (&sums)[M][N], const Real* a, l
 #pragma GCC unroll 6
     for (int m = 0; m < M; ++m)
 #pragma GCC unroll 4
-      for (int n = 0; n < N; ++n) sums[m][n] += a[m * down + k * along] * weights[n];
+      for (int n = 0; n < N; ++n) sums[m][n] = S::fma(a[m * down + k * along], weights[n], sums[m][n]);
   }
 }
 

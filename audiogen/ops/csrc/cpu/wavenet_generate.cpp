@@ -10,11 +10,11 @@
 #include <unistd.h>
 
 #include <atomic>
-#include <chrono>
-#include <memory>
 #include <optional>
 #include <tuple>
 #include <vector>
+
+#include "crew_room.h"
 
 namespace audiogen {
 namespace {
@@ -86,32 +86,8 @@ void arrange(const float* from, float* to, long batch, long layers, long gate, l
   });
 }
 
-// Whether all members of a crew run at the same time. Whoever comes first waits a little for the others; if they do not
-// come, since the threads are in use elsewhere, it takes all the work, and they go home.
-class Gathering {
- public:
-  enum class Answer { together, alone, nothing };
-
-  Answer come(int members) {
-    if (present_.fetch_add(1) + 1 == members) {
-      int expected = waiting;
-      return state_.compare_exchange_strong(expected, joined) ? Answer::together : Answer::nothing;
-    }
-    const auto patience = std::chrono::steady_clock::now() + std::chrono::microseconds(500);
-    while (state_.load() == waiting && std::chrono::steady_clock::now() < patience) {
-    }
-    int expected = waiting;
-    if (state_.compare_exchange_strong(expected, left_alone)) return Answer::alone;
-    return expected == joined ? Answer::together : Answer::nothing;
-  }
-
- private:
-  static constexpr int waiting = 0, joined = 1, left_alone = 2;
-  std::atomic<int> present_{0}, state_{waiting};
-};
-
-// Rows are split between two threads where one core's nearest caches are too small for the weights, so that reading
-// them is what takes the time; below, meeting once a layer costs more than it saves.
+// Two threads may split the rows where one core's nearest caches are too small for the weights, so that reading them is
+// what takes the time; below, meeting once a layer costs more than it saves. Whether they do: crew.cpp.
 bool worth_a_crew(long bytes) {
 #ifdef _SC_LEVEL2_CACHE_SIZE
   static const long second_cache = sysconf(_SC_LEVEL2_CACHE_SIZE);
@@ -139,43 +115,35 @@ std::vector<Piece> pieces(long batch, long threads) {
 void run(const Generation& g, long batch, long bytes, const Tensor& like) {
   const long threads = torch::stable::get_num_threads();
   const long groups = (2 * g.gate + 63) / 64;  // a member needs a group of its own
-  const int members = batch == 1 && threads > 1 && groups > 1 && worth_a_crew(bytes) ? 2 : 1;
-  const std::vector<Piece> work = pieces(batch, members > 1 ? 1 : threads);
+  const bool crewed = batch == 1 && threads > 1 && groups > 1 && worth_a_crew(bytes);
+  const std::vector<Piece> work = pieces(batch, crewed ? 1 : threads);
   const long shared = AUDIOGEN_CHOOSE(generate_shared_size)(g, most_streams);
   const long own = AUDIOGEN_CHOOSE(generate_private_size)(g, most_streams);
   // All that the loops need. 32 floats more bring each part to a cache line of its own.
-  const long part = (shared + members * own + 47) / 16 * 16;
+  const long part = (shared + (crewed ? 2 : 1) * own + 47) / 16 * 16;
   Tensor scratch = torch::stable::new_empty(like, {long(work.size()) * part + 16}, ScalarType::Float);
   float* floats = static_cast<float*>(scratch.mutable_data_ptr());
   floats = reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(floats) + 63) / 64 * 64);
-  std::vector<Crew> crews(work.size());
   const auto generate = AUDIOGEN_CHOOSE(generate_run);
 
-  if (members == 1) {
+  if (!crewed) {
     torch::stable::parallel_for(0, int64_t(work.size()), 1, [&](int64_t first, int64_t stop) {
-      for (int64_t i = first; i < stop; ++i)
-        generate(g, work[i].begin, work[i].streams, floats + i * part, floats + i * part + shared, crews[i], 0);
+      for (int64_t i = first; i < stop; ++i) {
+        Crew alone;
+        generate(g, work[i].begin, work[i].streams, floats + i * part, floats + i * part + shared, alone, 0);
+      }
     });
     return;
   }
-  Gathering gathering;
-  crews[0].members = members;
-  torch::stable::parallel_for(0, members, 1, [&](int64_t first, int64_t stop) {
-    if (stop - first == members) {  // one thread got it all
-      crews[0].members = 1;
-      generate(g, 0, 1, floats, floats + shared, crews[0], 0);
-      return;
-    }
-    switch (gathering.come(members)) {
-      case Gathering::Answer::together:
-        generate(g, 0, 1, floats, floats + shared + first * own, crews[0], int(first));
-        break;
-      case Gathering::Answer::alone:
-        crews[0].members = 1;
-        generate(g, 0, 1, floats, floats + shared, crews[0], 0);
-        break;
-      case Gathering::Answer::nothing:
-        break;
+  // Whoever comes first leads, and needs nobody: where one thread gets both parts, the second finds nothing left to do.
+  CrewRoom room;
+  Crew crew;
+  crew.room = &room;
+  std::atomic<int> comers{0};
+  torch::stable::parallel_for(0, 2, 1, [&](int64_t first, int64_t stop) {
+    for (int64_t i = first; i < stop; ++i) {
+      const int member = comers.fetch_add(1);
+      generate(g, 0, 1, floats, floats + shared + member * own, crew, member);
     }
   });
 }

@@ -1,6 +1,7 @@
 // What the caller (wavenet_generate.cpp) and the kernels (wavenet_generate.isa.cpp) agree on.
 #pragma once
 
+#include "crew.h"
 #include "isa.h"
 
 namespace audiogen {
@@ -46,22 +47,12 @@ struct Generation {
   const float* band;       // (time, taps)
 };
 
-// Threads that share the rows of one stream. A member's count says how many meetings it has arrived at.
-struct Crew {
-  static constexpr int most = 8;
-  struct alignas(64) Count {
-    long arrived = 0;
-  };
-  Count counts[most];
-  int members = 1;
-};
-
 constexpr int most_streams = 4;  // that share one pass over the weights
 
 #define AUDIOGEN_GENERATE                                                                                    \
   long generate_shared_size(const Generation&, long streams);  /* floats */                                 \
   long generate_private_size(const Generation&, long streams); /* floats, for each member */                \
-  /* Streams begin .. begin + streams (1, 2 or 4), all steps: this member's share of the rows. */            \
+  /* Streams begin .. begin + streams (1, 2 or 4), all steps; in a crew as member 0, who leads, or 1. */     \
   void generate_run(const Generation&, long begin, long streams, float* shared, float* own, Crew&, int member);
 
 AUDIOGEN_EACH_LEVEL(AUDIOGEN_GENERATE)

@@ -13,12 +13,10 @@
 //            AVX-512 VNNI adds 128 to the activations and takes it out again by the rows' sums; the others multiply |a| by
 //            w with a's sign, whose pairs stay within 2 * 127 * 127 < 2^15 and so never saturate.
 //
-// Two threads may share a stream: each makes half of the rows of each gate, of skip and of the two last layers, and all of
-// the residual, so that they meet once a layer. Before a thread waits for the other, it does what depends on no newer
-// sample: the older taps and the conditioning of the next layer, and the skip of the layer before.
+// Two threads may share some steps of a stream (crew.h): each makes half of the rows of each gate, of skip and of the two
+// last layers, and all of the residual, so that they meet once a layer. Before a thread waits for the other, it does what
+// depends on no newer sample: the older taps and the conditioning of the next layer, and the skip of the layer before.
 #include "wavenet_generate.h"
-
-#include <sched.h>
 
 #include "simd.h"
 #if defined(__AVX2__)
@@ -89,8 +87,8 @@ INLINE void accumulate(Count<int(Precision::f32)>, const unsigned char* from, lo
       for (int v = 0; v < V; ++v) {
         Vector w0 = S::load(weights + v * width), w1 = S::load(weights + rows + v * width);
         for (int s = 0; s < NS; ++s) {
-          sum[s][v] += w0 * a.numbers[s * a.pitch + k];
-          odd[s][v] += w1 * a.numbers[s * a.pitch + k + 1];
+          sum[s][v] = S::fma(w0, a.numbers[s * a.pitch + k], sum[s][v]);
+          odd[s][v] = S::fma(w1, a.numbers[s * a.pitch + k + 1], odd[s][v]);
         }
       }
     }
@@ -103,7 +101,7 @@ INLINE void accumulate(Count<int(Precision::f32)>, const unsigned char* from, lo
       for (int s = 0; s < NS; ++s) x[s] = S::all(a.numbers[s * a.pitch + k]);
       for (int v = 0; v < V; ++v) {
         Vector w = S::load(weights + v * width);
-        for (int s = 0; s < NS; ++s) sum[s][v] += w * x[s];
+        for (int s = 0; s < NS; ++s) sum[s][v] = S::fma(w, x[s], sum[s][v]);
       }
     }
   }
@@ -118,13 +116,15 @@ INLINE void accumulate(Count<int(Precision::bf16)>, const unsigned char* from, l
     ahead.fetch<V * vector_bytes>(from);
     for (int v = 0; v < V; ++v) {
       Vector w = as_float(load_whole(from + v * vector_bytes) << 16);
-      for (int s = 0; s < NS; ++s) sum[s][v] += w * a.numbers[s * a.pitch + k];
+      for (int s = 0; s < NS; ++s) sum[s][v] = S::fma(w, a.numbers[s * a.pitch + k], sum[s][v]);
     }
     if constexpr (NS == 4) __asm__ volatile("" ::: "memory");  // else more is loaded at once than there are registers
     for (int v = 0; v < V; ++v) {
       Vector w = as_float(load_whole(from + v * vector_bytes) & high);
-      for (int s = 0; s < NS; ++s)
-        (many_registers ? odd[s][v] : sum[s][v]) += w * a.numbers[s * a.pitch + k + 1];
+      for (int s = 0; s < NS; ++s) {
+        Vector& to = many_registers ? odd[s][v] : sum[s][v];
+        to = S::fma(w, a.numbers[s * a.pitch + k + 1], to);
+      }
     }
   }
   if constexpr (many_registers)
@@ -216,9 +216,9 @@ void multiply(const Matrix& matrix, long begin, long end, const Activation& a, c
         accumulate_bytes<V, NS, vnni>(from + 4 * row, rows, matrix.columns, a, ahead, whole);
         for (int s = 0; s < NS; ++s)
           for (int v = 0; v < V; ++v)
-            sum[s][v] = S::load(base + s * pitch + top + row + v * width) +
-                        __builtin_convertvector(whole[s][v], Vector) *
-                            (S::load(matrix.scales + top + row + v * width) * a.steps[s]);
+            sum[s][v] = S::fma(__builtin_convertvector(whole[s][v], Vector),
+                               S::load(matrix.scales + top + row + v * width) * a.steps[s],
+                               S::load(base + s * pitch + top + row + v * width));
       } else {
         for (int s = 0; s < NS; ++s)
           for (int v = 0; v < V; ++v) sum[s][v] = S::load(base + s * pitch + top + row + v * width);
@@ -281,28 +281,6 @@ INLINE float quantise(const float* x, long columns, int8_t* bytes, uint8_t* unsi
 #endif
   }
   return step;
-}
-
-INLINE void arrive(Crew& crew, int member) {
-  if (crew.members > 1)
-    __atomic_store_n(&crew.counts[member].arrived, crew.counts[member].arrived + 1, __ATOMIC_RELEASE);
-}
-
-INLINE void wait(Crew& crew, int member) {
-  if (crew.members == 1) return;
-  const long wanted = crew.counts[member].arrived;
-  for (int other = 0; other < crew.members; ++other)
-    for (long turns = 0; __atomic_load_n(&crew.counts[other].arrived, __ATOMIC_ACQUIRE) < wanted; ++turns) {
-#if defined(__SSE2__)
-      __builtin_ia32_pause();
-#endif
-      if (turns > 20000) sched_yield();  // the other has lost its core
-    }
-}
-
-INLINE void meet(Crew& crew, int member) {
-  arrive(crew, member);
-  wait(crew, member);
 }
 
 // Index of the largest; the first of several.
@@ -384,7 +362,7 @@ void first_layer(const Generation& g, const float* last, float* x) {
   for (long c = 0; c < g.channels; c += width) {
     Vector v = S::load(g.first_bias + c);
     for (long tap = 0; tap < g.first_kernel; ++tap)
-      if (column[tap]) v += S::load(column[tap] + c) * factor[tap];
+      if (column[tap]) v = S::fma(S::load(column[tap] + c), factor[tap], v);
     if (g.first_tanh) v = gate<float>(v, Vector{}).tanh;
     S::store(x + c, v);
   }
@@ -415,7 +393,7 @@ struct Runner {
   const long first_stream;
   Buffers<NS> b;
   long wide;
-  int buffer_turn = 0;
+  int members = 1;  // who make this step
 
   Activation prepare(const float* x, long pitch, long columns, int place) {
     if constexpr (precision != Precision::i8) return {x, pitch, nullptr, nullptr, nullptr};
@@ -435,11 +413,36 @@ struct Runner {
 
   Share share(const Matrix& m) const {
     const long groups = (m.rows + group_rows - 1) / group_rows;
-    return {groups * member / crew.members, groups * (member + 1) / crew.members, m.rows};
+    return {groups * member / members, groups * (member + 1) / members, m.rows};
   }
 
-  const Share of_gates = share(g.layer[0].taps[0]), of_skip = share(g.layer[0].skip),
-              of_hidden = share(g.hidden_matrix), of_last = share(g.last_matrix);
+  Share of_gates, of_skip, of_hidden, of_last;
+
+  void split_among(int number) {
+    members = number;
+    of_gates = share(g.layer[0].taps[0]), of_skip = share(g.layer[0].skip);
+    of_hidden = share(g.hidden_matrix), of_last = share(g.last_matrix);
+  }
+
+  INLINE void arrive() {  // in one order with what a sleeper does: it counts itself, then looks at the number
+    if (members == 1) return;
+    __atomic_store_n(&crew.arrived[member].number, crew.arrived[member].number + 1, __ATOMIC_SEQ_CST);
+    if (__atomic_load_n(&crew.sleepers, __ATOMIC_SEQ_CST)) crew_wake(crew);
+  }
+
+  INLINE void wait() {
+    if (members == 1) return;
+    const long wanted = crew.arrived[member].number;
+    const long& other = crew.arrived[1 - member].number;
+    for (int turns = 0; __atomic_load_n(&other, __ATOMIC_ACQUIRE) < wanted; ++turns) {
+#if defined(__SSE2__)
+      __builtin_ia32_pause();
+#endif
+      if (turns > 2000) return crew_sleep(crew, &other, wanted);  // the other has lost its core: it may have ours
+    }
+  }
+
+  INLINE void meet() { arrive(), wait(); }
 
   const unsigned char* weights(const Share& part, const Matrix& m) const {
     return group_start<precision>(m, part.begin);
@@ -470,7 +473,7 @@ struct Runner {
           Vector sum = S::load(l.bias + r);
           if (!g.taps) sum += S::load(from + r);
           for (long tap = 0; tap < g.taps; ++tap)
-            sum += S::load(from + tap * frame_size + r) * g.band[t * g.taps + tap];
+            sum = S::fma(S::load(from + tap * frame_size + r), g.band[t * g.taps + tap], sum);
           S::store(b.partial + s * pitch + r, sum);
         }
       }
@@ -529,10 +532,10 @@ struct Runner {
       mine(of_gates, l.taps[g.kernel - 1], prepare(b.x, g.channels, g.channels, 2), b.partial, b.z,
            final ? skips : weights(of_gates, g.layer[layer + 1].taps[0]));
       gates(h);
-      arrive(crew, member);
+      arrive();
       if (!final) look_back(layer + 1, t, frame, skips);
       if (layer) mine(of_skip, g.layer[layer - 1].skip, before, b.skip, b.skip, inner);
-      wait(crew, member);
+      wait();
       if (member == 0)  // not earlier: the others have now read the slot's old content
         for (int s = 0; s < NS; ++s)
           memcpy(slot(layer, s, b.cursor[layer]), b.x + s * g.channels, g.channels * sizeof(float));
@@ -542,7 +545,7 @@ struct Runner {
         for (int s = 0; s < NS; ++s)
           for (long c = 0; c < g.channels; c += width) {
             float* x = b.x + s * g.channels + c;
-            S::store(x, S::load(x) * g.residual_scale + S::load(l.out_bias + c));
+            S::store(x, S::fma(S::load(x), g.residual_scale, S::load(l.out_bias + c)));
           }
         multiply<precision, NS, vnni>(l.out, 0, (l.out.rows + group_rows - 1) / group_rows, now, b.x, b.x, g.channels,
                                       newest);
@@ -552,16 +555,16 @@ struct Runner {
       before = now;
     }
     relu_mine(of_skip, b.skip);
-    meet(crew, member);
+    meet();
     fill_mine(of_hidden, g.hidden_bias, b.hidden);
     mine(of_hidden, g.hidden_matrix, prepare(b.skip, g.skip, g.skip, 2), b.hidden, b.hidden,
          weights(of_last, g.last_matrix));
     relu_mine(of_hidden, b.hidden);
-    meet(crew, member);
+    meet();
     fill_mine(of_last, g.last_bias, b.logits);
     mine(of_last, g.last_matrix, prepare(b.hidden, g.hidden, g.hidden, 2), b.logits, b.logits,
          weights(of_gates, g.layer[0].taps[0]));
-    meet(crew, member);
+    meet();
     for (int s = 0; s < NS; ++s) {  // every member for itself: all come to the same
       const long stream = first_stream + s;
       float* parameters = b.logits + s * g.logits;
@@ -581,17 +584,46 @@ struct Runner {
     }
   }
 
-  void run() {
+  // Where step t begins: what the network hears, and where the rings stand.
+  void enter(long t) {
     for (int s = 0; s < NS; ++s)
       for (long tap = 0; tap < g.first_kernel; ++tap)
         b.last[s * 2 + tap] = g.last[(first_stream + s) * g.first_kernel + tap];
-    for (long layer = 0; layer < g.layers; ++layer) b.cursor[layer] = int32_t(g.position % g.layer[layer].slots);
-    meet(crew, member);  // all have read `last`, before one of them writes it
-    for (long t = 0; t < g.time; ++t) step(t);
-    if (member == 0)
-      for (int s = 0; s < NS; ++s)
-        for (long tap = 0; tap < g.first_kernel; ++tap)
-          g.last[(first_stream + s) * g.first_kernel + tap] = b.last[s * 2 + tap];
+    for (long layer = 0; layer < g.layers; ++layer)
+      b.cursor[layer] = int32_t((g.position + t) % g.layer[layer].slots);
+  }
+
+  void leave() {
+    for (int s = 0; s < NS; ++s)
+      for (long tap = 0; tap < g.first_kernel; ++tap)
+        g.last[(first_stream + s) * g.first_kernel + tap] = b.last[s * 2 + tap];
+  }
+
+  void steps(long begin, long end, int number) {
+    split_among(number);
+    for (long t = begin; t < end; ++t) step(t);
+    meet();  // the next steps may be the leader's alone, who waits for nobody
+  }
+
+  void run() {
+    enter(0);
+    if (!crew.room) {
+      steps(0, g.time, 1);
+      leave();
+    } else if (member == 0) {
+      for (long t = 0; t < g.time;) {
+        const Order order = crew_lead(crew, t, g.time);
+        steps(t, order.end, order.together ? 2 : 1);
+        t = order.end;
+        leave();
+      }
+      crew_lead(crew, g.time, g.time);
+    } else {
+      for (Order order; (order = crew_follow(crew)).begin < order.end;) {
+        enter(order.begin);
+        steps(order.begin, order.end, 2);
+      }
+    }
   }
 };
 
@@ -617,7 +649,7 @@ void run(const Generation& g, long begin, float* shared, float* own, Crew& crew,
   b.cursor = (int32_t*)take(own, g.layers);
   b.bytes = (int8_t*)take(own, NS * wide);  // 4 places of NS * wide bytes
   b.unsigned_bytes = (uint8_t*)take(own, NS * wide);
-  Runner<precision, NS, vnni>{g, crew, member, begin, b, wide}.run();
+  Runner<precision, NS, vnni>{g, crew, member, begin, b, wide, 1, {}, {}, {}, {}}.run();
 }
 
 template <int NS>
