@@ -171,15 +171,16 @@ def _intercept(fixed: Moments, groups: GroupedMoments, levels: Sequence[int]) ->
 
 
 def _subsets(groups: GroupedMoments, level: int) -> list[Moments]:
-    """The groups joined into `level` disjoint subsets. By number, so that a group left out changes its own subset only:
-    the jackknife would count any other change as error."""
-    return [add_up(groups.parts[start::level]) for start in range(level)]
+    """The groups that have rows, joined into `level` disjoint subsets; fewer where there are fewer groups."""
+    there = [part for part in groups.parts if part.n] or groups.parts[:1]  # half of a set has every other group only
+    return [add_up(there[start::level]) for start in range(min(level, len(there)))]
 
 
 def _levels(groups: GroupedMoments) -> tuple[int, ...]:
     """Those of `LEVELS` whose subsets are large enough."""
     dim = len(groups.parts[0].mean)
-    levels = tuple(level for level in LEVELS if min(part.n for part in _subsets(groups, level)) >= FEWEST * dim)
+    levels = tuple(level for level in LEVELS
+                   if len(parts := _subsets(groups, level)) == level and min(p.n for p in parts) >= FEWEST * dim)
     if len(levels) < 2:
         rows = sum(part.n for part in groups.parts)
         raise UserError(f"{rows} windows of {dim} dimensions are too few to extrapolate from: more than "
