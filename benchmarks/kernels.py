@@ -83,13 +83,16 @@ class Benchmark:
             "cores": os.cpu_count(), "ceilings": ceilings, "rows": rows, "against plain": _against(rows),
         }
         result["where we lose"] = where_we_lose(rows, result["against plain"])
-        if self.audio:
-            result["evidence"] = evidence(self.audio, self.minutes)
         print(json.dumps({"ceilings": ceilings, "against plain": result["against plain"]}, indent=1))
-        print("Where we lose:", *(result["where we lose"] or ["nowhere"]), sep="\n  ")
+        print("Where we lose:", *(result["where we lose"] or ["nowhere"]), sep="\n  ", flush=True)
+        self.write(result)
+        if self.audio:
+            self.write(result | {"evidence": evidence(self.audio, self.minutes)})
+        return 0
+
+    def write(self, result: dict[str, Any]) -> None:
         if self.json:
             self.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        return 0
 
     def reading(self, size: int) -> float:
         """GB/s at which one core reads an array of so many bytes again and again."""
