@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
@@ -126,4 +127,13 @@ def _start_worker(environment: dict[str, str]) -> None:
     os.environ.clear()
     os.environ.update(environment)  # the template's may be older
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # decoders write to stderr about every damaged frame
+
+
+def _leave_with_parent() -> None:
+    """A parent that was killed outright cannot end its workers, which would wait for its next task for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

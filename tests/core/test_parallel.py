@@ -42,3 +42,17 @@ def test_a_script_without_a_guard_is_not_run_again_by_its_workers(tmp_path):
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120,
                           env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])})
     assert done.stdout.splitlines() == ["once [2, 4, 6]", f"{script} None"], done.stderr
+
+
+def test_workers_of_a_parent_that_was_killed_leave_too():
+    program = (
+        "from audiogen.core.parallel import parallel\n"
+        "tasks = ['__import__(\"os\").getpid()'] + ['__import__(\"time\").sleep(60)'] * 4\n"
+        "parallel(eval, tasks, workers=2, crashed=None, done=lambda i, pid: print(pid, flush=True))\n"
+    )
+    child = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    child.stdout.readline()  # the pool is at work
+    started = time.monotonic()
+    child.kill()
+    child.communicate(timeout=50)  # returns when every process that holds the pipe is gone
+    assert time.monotonic() - started < 40
