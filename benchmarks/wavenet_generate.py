@@ -65,16 +65,17 @@ def compiled_steps(packed: PackedWaveNet, steps: int, random: Tensor) -> Callabl
     rings, last = torch.zeros(plan.slots, plan.padded_channels), torch.zeros((), dtype=torch.long)
 
     def step(rings: Tensor, last: Tensor, slots: Tensor, uniform: Tensor) -> Tensor:
-        x, skip = net.first_bias + net.first[0, last], net.skip_bias
+        x, skip = net.first_bias + net.first[0].index_select(0, last[None])[0], net.skip_bias
+        past, heard = rings[slots], []
         for number, layer in enumerate(net.layers):
-            slot = slots[number]
-            z = layer.bias + layer.taps[0].weight @ rings[slot] + layer.taps[1].weight @ x
-            rings[slot] = x
+            z = layer.bias + layer.taps[0].weight @ past[number] + layer.taps[1].weight @ x
+            heard.append(x)
             a, b = z.unflatten(0, (-1, 2, 16)).unbind(1)
             h = (torch.tanh(a) * torch.sigmoid(b)).flatten()
             skip = skip + layer.skip.weight @ h
             if layer.out is not None:
                 x = x * plan.residual_scale + layer.out.weight @ h + layer.out_bias
+        rings[slots] = torch.stack(heard)
         hidden = torch.relu(net.hidden.weight @ torch.relu(skip) + net.hidden_bias)
         weights = torch.softmax(net.last.weight @ hidden + net.last_bias, 0).cumsum(0)
         return (weights <= uniform).sum().clamp(max=plan.outputs - 1)
