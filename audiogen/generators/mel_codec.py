@@ -125,7 +125,7 @@ class MelCodec(MelModel):
 
     def __init__(self, config: MelCodecConfig) -> None:
         super().__init__(config)
-        self.encoder = Encoder(config, config.latent_dim)
+        self.encoder = Encoder(config, config.latent_dim)  # the autoencoder's: it reads what both configs have
         self.quantiser = ResidualQuantiser(config.quantiser, config.latent_dim)
         self.decoder = CodecDecoder(config)
         terms = cosines(config.mel.n_mels, config.rate, config.latent_dim)[0]

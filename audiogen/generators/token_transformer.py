@@ -225,11 +225,10 @@ class TokenTransformer(MelModel):
         return codes.masked_fill(hidden[:, None], self.size)
 
     def _silence(self) -> Tensor:
-        """(books,): the codes of silence."""
-        rate = self.config.first.rate
-        return self.first.encode(self.mel_mean.new_full((1, len(self.mel_mean), 9 * rate), self.config.mel.lowest))[
-            0, :, 4
-        ]
+        """(books,): the codes of a step in the middle of silence."""
+        frames = 9 * self.config.first.rate
+        silence = self.mel_mean.new_full((1, self.config.mel.n_mels, frames), self.config.mel.lowest)
+        return self.first.encode(silence)[0, :, 4]
 
     # ------------------------------------------------------------------ sampling
 
