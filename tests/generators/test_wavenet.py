@@ -135,6 +135,14 @@ def test_temperature_and_precision_reach_the_kernel():
         torch.testing.assert_close(clip[:, :, :4], clips["float32"][:, :, :4], atol=0.05, rtol=0)
 
 
+def test_neighbouring_codes_begin_alike_read_and_drawn():
+    torch.manual_seed(0)
+    stack = WaveNetGenerator(replace(SMALL, network=replace(SMALL.network, classes=256))).stack
+    for rows in (stack.first_conv.weight[:, :, 0].T, stack.last_conv_layers[3].weight[:, :, 0]):  # one for each code
+        near, far = ((rows[shift:] - rows[:-shift]).norm(dim=1).mean() for shift in (1, 60))
+        assert near < 0.2 * far
+
+
 def test_padding_does_not_train_and_the_loss_is_the_mean_over_all_that_sounds():
     model = made(replace(SMALL, drop_vector=0.0, drop_aligned=0.0))
     audio = 0.3 * torch.randn(2, 1, 10 * HOP, generator=torch.Generator().manual_seed(2))
