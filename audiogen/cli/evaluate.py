@@ -104,7 +104,6 @@ class Evaluate:
             compat=self.compat, listen=self.listen, workers=self.threads,
             say=lambda line: notes.print(line, style="dim", markup=False),
         )
-        failures = [line for condition in conditions for line in condition.met(result)]
         print_result(result)
         if self.out is not None:
             write_result(result, self.out)
@@ -114,6 +113,7 @@ class Evaluate:
 
             write_page(result, self.html, generated=generated)
             print(f"written to {self.html}")
+        failures = [line for condition in conditions for line in condition.met(result)]  # after all is written
         for line in failures:
             print(f"audiogen: failed: {line}", file=sys.stderr)
         return 3 if failures else 0

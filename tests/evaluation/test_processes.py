@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -20,8 +21,12 @@ def test_two_processes_embed_what_one_embeds(tmp_path, monkeypatch):
         Audio(noise, 16000).save(tmp_path / "clips" / f"{index}.wav")
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     assert main(["embed", str(tmp_path / "clips"), "--no-cache", "-o", str(tmp_path / "one.npz")]) == 0
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "audiogen",
-               "embed", str(tmp_path / "clips"), "--no-cache", "-o", str(tmp_path / "two.npz")]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines",
+               "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", str(port), "-m",
+               "audiogen", "embed", str(tmp_path / "clips"), "--no-cache", "-o", str(tmp_path / "two.npz")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]

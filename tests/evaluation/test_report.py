@@ -180,3 +180,14 @@ def test_what_a_person_can_put_right_is_one_line_and_exit_code_2(real, tmp_path,
     assert main(["evaluate", "--no-cache", *words]) == 2
     error = capsys.readouterr().err.strip()
     assert said in error and "\n" not in error
+
+
+def test_a_condition_that_is_met_ends_with_3_and_leaves_the_result(real, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("AUDIOGEN_CACHE", str(tmp_path / "cache"))
+    made, out = folder(tmp_path / "made", range(60, 64)), tmp_path / "result.json"
+    for condition, code, said in (("frechet.value > 0", 3, "failed: melstats.frechet.value is"),
+                                  ("frechet.value > 1e9", 0, ""), ("fad_inf.hi > 3", 2, "has no fad_inf.hi")):
+        out.unlink(missing_ok=True)
+        assert main(["evaluate", str(real), str(made), "--no-anchors", "-o", str(out), "--fail-if", condition]) == code
+        error = capsys.readouterr().err
+        assert said in error and ("failed" in error) == (code == 3) and out.exists()
