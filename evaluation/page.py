@@ -259,8 +259,14 @@ def _originality(found: dict[str, Any] | None) -> str:
         for c in found["copies"][:50]
     )
     head = "<tr><th>clip<th class=n>at<th>training clip<th class=n>at<th class=n>length</tr>"
+    near = "".join(
+        f"<tr><td>{_text(n['path'])}</td><td>{_text(n['nearest'])}</td><td class=n>{n['similarity']:.3f}</td>"
+        f"<td class=n>{n['quantile']:.2f}</td></tr>" for n in found.get("nearest", ())[:PLAYED]
+    )
+    near_head = "<tr><th>nearest to the training set<th>its training clip<th class=n>cosine<th class=n>quantile</tr>"
     return (f"<h2>Originality</h2><div class=panel><p>{_text(originality_line(found))}</p>"
-            + (f"<table>{head}{copies}</table>" if copies else "") + "</div>")
+            + (f"<table>{head}{copies}</table>" if copies else "")
+            + (f"<table>{near_head}{near}</table>" if near else "") + "</div>")
 
 
 def _without_lists(result: dict[str, Any]) -> dict[str, Any]:

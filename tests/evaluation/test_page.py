@@ -42,7 +42,8 @@ def test_the_page_stands_alone_and_escapes_names(folders, result, tmp_path):
     assert "&lt;b&gt;" in page
     assert not re.findall(r'(?:src|href)="(?!data:)', page)  # nothing is fetched
     assert page.count("<audio") == 8  # five best and the three others
-    for text in ("Fréchet distance", "white noise", "two principal components", "Originality", "Provenance"):
+    for text in ("Fréchet distance", "white noise", "two principal components", "Originality", "Provenance",
+                 "<td>copied.wav</td><td>3.wav</td>"):
         assert text in page
     assert [p.name for p in tmp_path.iterdir()] == ["page.html"]
 
