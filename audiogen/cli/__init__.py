@@ -44,6 +44,7 @@ VERBS = {
     "export": Verb("audiogen.cli.export:Export", "a vocoder as ONNX or as a torch.export program"),
     "compose": Verb("audiogen.cli.compose:Compose", "write the score of a prompt as MIDI"),
     "scan": Verb("audiogen.cli.scan:Scan", "list a folder of audio for training: durations, loudness, labels, rejects"),
+    "pack": Verb("audiogen.cli.pack:Pack", "a manifest -> shards of audio, mels or latents for fast training"),
     "render": Verb("audiogen.cli.render:Render", "play scores with real instruments: pairs of notes and audio"),
     "train": Verb("audiogen.cli.train:train", "train a generator or a vocoder by a recipe"),
     "evaluate": Verb("audiogen.cli.evaluate:Evaluate", "score generated audio against a reference folder"),

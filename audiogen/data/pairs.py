@@ -5,8 +5,11 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
+from torch import Tensor
+
 from audiogen.conditioning.labels import StyleVocabulary
-from audiogen.conditioning.piano_roll import piano_roll
+from audiogen.conditioning.piano_roll import note_table, roll_of
 from audiogen.core.interfaces import Condition
 from audiogen.core.mel_format import MelFormat
 from audiogen.core.rng import SampleRng
@@ -19,16 +22,20 @@ class StyleAndScore:
 
     def __init__(self, vocabulary: StyleVocabulary, mel: MelFormat, manifest: Manifest) -> None:
         self.vocabulary, self.mel, self.manifest = vocabulary, mel, manifest
-        self._known = frozenset(vocabulary.names)
 
     def __call__(self, entry: Entry, start: float, frames: int, rng: SampleRng) -> Condition:
-        known = [style for style in entry.styles if style in self._known]
         path = self.manifest.score(entry)
-        roll = piano_roll(_read(path) if path else None, frames, frame_rate=self.mel.frame_rate, start=start)
-        vector = self.vocabulary.vector({style: 1.0 / len(known) for style in known})
-        return Condition(vector=vector, aligned=roll)
+        roll = roll_of(_notes(path) if path else None, frames, frame_rate=self.mel.frame_rate, start=start)
+        return Condition(vector=style_vector(self.vocabulary, tuple(entry.styles)), aligned=roll)
 
 
 @lru_cache(maxsize=4096)
-def _read(path: Path) -> Score:
-    return Score.read(path)
+def style_vector(vocabulary: StyleVocabulary, styles: tuple[str, ...]) -> Tensor:
+    """(dim,): the styles in equal shares; those that the vocabulary does not know are passed over."""
+    known = [style for style in styles if style in vocabulary.names]
+    return vocabulary.vector({style: 1.0 / len(known) for style in known})
+
+
+@lru_cache(maxsize=4096)
+def _notes(path: Path) -> np.ndarray:
+    return note_table(Score.read(path))

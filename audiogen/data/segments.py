@@ -40,11 +40,12 @@ Encode = Callable[[Entry, float, int, SampleRng], Condition]
 class Example(NamedTuple):
     """One segment; `condition` holds parts without the batch dimension: vector (dim,), aligned (dim, frames)."""
 
-    audio: Tensor  # (1, time) float32
+    audio: Tensor  # (1, time) float32; (1, 0) where only its mel is known
     length: int  # mel frames that are sound and not padding; 0: the file could not be read
     condition: Condition
     id: int
     prompt: str
+    mel: Tensor | None = None  # (n_mels, frames), where it is known already
 
 
 class Place(NamedTuple):
@@ -220,10 +221,10 @@ def read_segment(
 
 
 def collate(examples: Sequence[Example]) -> Batch:
-    """Examples -> a `Batch` (mel None: the training loop computes it on the device)."""
+    """Examples -> a `Batch` (mel None, where they have none: the training loop computes it on the device)."""
     return Batch(
         audio=torch.stack([example.audio for example in examples]),
-        mel=None,
+        mel=_stack([example.mel for example in examples]),
         lengths=torch.tensor([example.length for example in examples], dtype=torch.int64),
         condition=Condition(*(_stack(parts) for parts in zip(*(e.condition for e in examples), strict=True))),
         ids=torch.tensor([example.id for example in examples], dtype=torch.int64),
@@ -259,6 +260,6 @@ def _stack(parts: Sequence[Tensor | None]) -> Tensor | None:
     if not present:
         return None
     if len(present) < len(parts):
-        raise ValueError("some examples of the batch have this part of the condition and others have not; "
-                         "`encode` must give every example the same parts")
+        raise ValueError("some examples of the batch have this part and others have not; a dataset (and its `encode`) "
+                         "must give every example the same parts")
     return torch.stack(present)
