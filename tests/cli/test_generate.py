@@ -33,9 +33,11 @@ def test_several_prompts_and_seeds_make_one_named_clip_each(audiogen, engine, tm
 
 
 def test_a_clip_carries_what_made_it_and_the_number_of_threads(audiogen, engine):
-    audiogen("generate", "rain", "--seed", 1, "--steps", 9, "--guidance", 2.5, "--sampler", "heun", "--threads", 1)
+    audiogen("generate", "rain", "--seed", 1, "--steps", 9, "--guidance", 2.5, "--sampler", "heun", "--threads", 1,
+             "--temperature", 0.8, "--precision", "int8")
     made_by = read_made_by("rain-1.wav")
-    assert made_by["seed"] == 1 and made_by["sampling"] == {"steps": 9, "guidance": 2.5, "sampler": "heun"}
+    assert made_by["seed"] == 1 and made_by["sampling"] == {
+        "steps": 9, "guidance": 2.5, "sampler": "heun", "temperature": 0.8, "precision": "int8"}
     assert made_by["prompt"]["text"] == "rain" and made_by["threads"] == 1 and made_by["device"] == "cpu"
     assert made_by["checkpoint"] == engine.hashes
 
