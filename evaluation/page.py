@@ -66,12 +66,12 @@ def _embedder(measured: dict[str, Any], folder: Path | None) -> str:
         ("Where the clips lie: two principal components", _map(measured.get("map"))),
     ]
     panels = [f'<div class="panel"><h3>{title}</h3>{chart}</div>' for title, chart in charts if chart]
-    clips = measured.get("clips", [])
+    clips, players = measured.get("clips", []), []
     if clips and folder is not None:
-        panels += [f'<div class="panel"><h3>{title}</h3>{"".join(_clip(line, folder) for line in lines)}</div>'
+        players = [f'<div class="panel"><h3>{title}</h3>{"".join(_clip(line, folder) for line in lines)}</div>'
                    for title, lines in (("Nearest to the reference", clips[:PLAYED]),
                                         ("Farthest from it", clips[:PLAYED - 1 :-1][:PLAYED])) if lines]
-    return "\n".join(parts) + f'<div class="pair">{"".join(panels)}</div>'
+    return "\n".join(parts) + "".join(f'<div class="pair">{"".join(row)}</div>' for row in (panels, players) if row)
 
 
 def _table(measured: dict[str, Any]) -> str:
@@ -115,29 +115,30 @@ def _curve(measured: dict[str, Any]) -> str:
     if len(points) < 2 or end is None:
         return ""
     low, high = end["interval_95"] or (end["value"], end["value"])
-    right, values = points[-1][0] * 1.05, [v for _, v in points] + [low, high]
-    bottom, top = min(*values, 0.0), max(values) * 1.05 or 1.0
-
-    def x(value: float) -> float:
-        return 44 + (WIDTH - 56) * value / right
-
-    def y(value: float) -> float:
-        return 12 + (HEIGHT - 44) * (top - value) / (top - bottom)
-
+    right, half = points[-1][0] * 1.05, (high - low) / 2
     mean_x = sum(p for p, _ in points) / len(points)
     mean_y = sum(v for _, v in points) / len(points)
     slope = sum((p - mean_x) * (v - mean_y) for p, v in points) / sum((p - mean_x) ** 2 for p, _ in points)
     start = mean_y - slope * mean_x
     at_end = start + slope * right
+    values = [*(v for _, v in points), low, high, start + half, start - half, at_end + half, at_end - half]
+    bottom, top = min(*values, 0.0), max(values) * 1.05 or 1.0
+
+    def x(value: float) -> float:
+        return 56 + (WIDTH - 68) * value / right
+
+    def y(value: float) -> float:
+        return 12 + (HEIGHT - 44) * (top - value) / (top - bottom)
+
     dots = "".join(f'<circle class="point" cx="{x(p):.1f}" cy="{y(v):.1f}" r="4"><title>N = {round(1 / p)} windows: '
                    f"{v:.4g}</title></circle>" for p, v in points)
-    ticks = "".join(f'<text x="38" y="{y(v) + 4:.1f}" text-anchor="end">{v:.3g}</text>' for v in (bottom, top / 2, top))
+    ticks = "".join(f'<text x="50" y="{y(v) + 4:.1f}" text-anchor="end">{v:.2g}</text>'
+                    for v in (bottom, (bottom + top) / 2, top))
     marks = "".join(f'<text x="{x(p):.1f}" y="{HEIGHT - 14}" text-anchor="middle">1/{round(1 / p)}</text>'
                     for p, _ in points if p > right / 12)
-    half = (high - low) / 2
     return (
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="Fréchet distance against one over N">'
-        f'<line class="axis" x1="44" y1="{y(bottom):.1f}" x2="{WIDTH - 8}" y2="{y(bottom):.1f}"/>{ticks}{marks}'
+        f'<line class="axis" x1="56" y1="{y(bottom):.1f}" x2="{WIDTH - 8}" y2="{y(bottom):.1f}"/>{ticks}{marks}'
         f'<polygon class="band" points="{x(0):.1f},{y(start - half):.1f} {x(0):.1f},{y(start + half):.1f} '
         f'{x(right):.1f},{y(at_end + half):.1f} {x(right):.1f},{y(at_end - half):.1f}"/>'
         f'<line class="fit" x1="{x(0):.1f}" y1="{y(start):.1f}" x2="{x(right):.1f}" y2="{y(at_end):.1f}"/>{dots}'
