@@ -104,3 +104,9 @@ def test_metrics_can_be_chosen_and_what_few_clips_do_not_allow_is_said():
     few = score(reference, summary([200]))
     assert "fad_inf" not in few["scores"] and few["scores"]["frechet"]["se"] is None
     assert any("too few to extrapolate" in warning for warning in few["warnings"])
+
+
+def test_every_distance_has_its_floor():
+    found = score(summary(range(100)), summary(range(200, 300), 0.3))
+    assert found["floor"].keys() == found["scores"].keys() >= {"frechet", "fad_inf", "kernel", "coverage"}
+    assert abs(found["floor"]["fad_inf"]["value"]) < found["scores"]["fad_inf"]["value"]
