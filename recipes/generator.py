@@ -63,6 +63,9 @@ class Data:
 
     manifest: Path = Path("manifest.jsonl")
     """Written by `audiogen scan`."""
+    shards: str | None = None
+    """In place of a manifest: what `audiogen pack` wrote, a folder or an address (https://..., s3://...). Every piece
+    is seen once an epoch; what to leave out is chosen when it is packed."""
     frames: int = 172
     """Length of a training segment, in mel frames (86 a second)."""
     balance: str = "styles"
@@ -129,6 +132,7 @@ class Recipe:
         from audiogen.core.checkpoint import load_checkpoint
         from audiogen.core.registry import resolve
         from audiogen.data.manifest import read_manifest
+        from audiogen.data.packed import PackedDataset
         from audiogen.data.pairs import StyleAndScore
         from audiogen.data.segments import SegmentDataset, collate
         from audiogen.generators.task import measure_statistics
@@ -144,19 +148,25 @@ class Recipe:
         torch.manual_seed(self.train.seed)
         if self.train.threads:
             torch.set_num_threads(self.train.threads)
-        manifest = read_manifest(self.data.manifest)
-        manifest = replace(
-            manifest, entries=tuple(e for e in manifest.entries if not e.path.startswith(self.data.leave_out))
-        )
-        styles = self.data.styles or tuple(sorted(manifest.styles))
+        cls = resolve("generator", presets()[self.preset][0])
+        index = manifest = None
+        if self.data.shards is not None:
+            index = self._index(cls)
+            styles = tuple(sorted(index.styles.get("train", ())))
+        else:
+            manifest = read_manifest(self.data.manifest)
+            manifest = replace(
+                manifest, entries=tuple(e for e in manifest.entries if not e.path.startswith(self.data.leave_out))
+            )
+            styles = self.data.styles or tuple(sorted(manifest.styles))
         if not styles:
             raise UserError(
-                f"{self.data.manifest} names no style: put sounds into folders by style, or tag them, and scan again"
+                f"{self.data.shards or self.data.manifest} names no style: put sounds into folders by style, or tag "
+                "them, and scan again"
             )
         words = WordVectors.load(self.words or SHIPPED / "words.safetensors")
         descriptions = json.loads(self.data.descriptions.read_text()) if self.data.descriptions else None
         start = load_checkpoint(self.init, room="generator") if self.init else None
-        cls = resolve("generator", presets()[self.preset][0])
         first = self._first_stage(cls)
         known = start or first
         if known is not None:
@@ -175,16 +185,26 @@ class Recipe:
             config = start.model.config
         else:
             config = replace(self.model, vector_dim=vocabulary.dim)
-        dataset = SegmentDataset(
-            manifest,
-            config.mel,
-            frames=self.data.frames,
-            seed=self.train.seed,
-            weights=self.data.balance,
-            styles=styles,
-            cache=self.data.cache,
-            encode=StyleAndScore(vocabulary, config.mel, manifest),
-        )
+        if index is not None:
+            dataset = PackedDataset(
+                self.data.shards, config.mel, frames=self.data.frames, seed=self.train.seed, vocabulary=vocabulary
+            )
+            played, seconds = sorted(index.played), index.seconds
+        else:
+            dataset = SegmentDataset(
+                manifest,
+                config.mel,
+                frames=self.data.frames,
+                seed=self.train.seed,
+                weights=self.data.balance,
+                styles=styles,
+                cache=self.data.cache,
+                encode=StyleAndScore(vocabulary, config.mel, manifest),
+            )
+            played = sorted(
+                {style for entry in dataset.entries if entry.score for style in entry.styles if style in styles}
+            )
+            seconds = dataset.manifest.seconds
         if start is not None:
             model = start.model.train()
         else:
@@ -192,15 +212,12 @@ class Recipe:
             model.set_statistics(*measure_statistics(dataset, collate, MelSpectrogram(config.mel)))
             if first is not None:
                 model.first.load_state_dict(first.model.state_dict())
-        played = sorted(
-            {style for entry in dataset.entries if entry.score for style in entry.styles if style in styles}
-        )
         labels = {
             "vocabulary": vocabulary.to_dict(),
             "played": played,
             "recipe": "generator",
             "preset": self.preset,
-            "minutes": round(dataset.manifest.seconds / 60, 1),
+            "minutes": round(seconds / 60, 1),
         }
         render = None if cls.makes == "audio" else _renderer(self.vocoder, config.mel)
         task = self._task(cls, model, demos=self._demos(vocabulary, played, config), render=render)
@@ -215,6 +232,20 @@ class Recipe:
             judge=judge,
         )
         return summary.exit_code
+
+    def _index(self, cls: type) -> Any:
+        """The index of the shards, where this family can learn from them."""
+        from audiogen.data.shard_store import read_index
+
+        index = read_index(self.data.shards)
+        if self.data.styles or self.data.leave_out:
+            raise UserError("--data.styles and --data.leave-out choose files of a manifest: choose before you pack")
+        if index.what == "latent":
+            raise UserError(f"{self.data.shards} holds latents, and generators learn from mels (latent diffusion draws "
+                            "its latents anew): pack with --what mel")
+        if index.what == "mel" and (cls.makes == "audio" or presets()[self.preset][0] == "enhancer"):
+            raise UserError(f"{self.data.shards} holds mels, and {self.preset} needs audio: pack with --what audio")
+        return index
 
     def _task(self, cls: type, model: Any, **more: Any) -> Any:
         if not self.distill:

@@ -444,7 +444,7 @@ def set_statistics(model: nn.Module, dataset: Dataset, format: Any) -> None:
     if not {"mean", "scale"} <= set(buffers) or buffers["mean"].shape != (format.n_mels,):
         return
     items = [dataset[k] for k in range(1 << 50, (1 << 50) + 64)]
-    mels = [item.mel if hasattr(item, "mel") else MelSpectrogram(format)(item.audio)[0] for item in items]
+    mels = [item.mel if item.mel is not None else MelSpectrogram(format)(item.audio)[0] for item in items]
     frames = torch.cat(mels, 1)
     model.mean.copy_(frames.mean(1))
     model.scale.copy_(frames.std(1).clamp(min=0.1 * float(frames.std()) + 1e-3))

@@ -63,7 +63,7 @@ def measure_statistics(
     count, total, squares = 0, 0.0, 0.0
     for first in range(0, samples, 16):
         batch = collate([dataset[k] for k in range(first, min(first + 16, samples))])
-        mel = front_end(batch.audio).double()  # (batch, n_mels, frames)
+        mel = (front_end(batch.audio) if batch.mel is None else batch.mel).double()  # (batch, n_mels, frames)
         mask = (torch.arange(mel.shape[-1])[None] < batch.lengths[:, None]).unsqueeze(1).double()
         count += float(mask.sum())
         total = total + (mel * mask).sum(dim=(0, 2))

@@ -357,7 +357,8 @@ class _Run:
         """Seconds of audio in a step; 0 for notes, which have none."""
         if self.task.mel is None:
             return 0.0
-        return self.config.batch_size * batch.audio.shape[-1] / self.task.mel.sample_rate
+        time = batch.audio.shape[-1] or batch.mel.shape[-1] * self.task.mel.hop_length  # packed mels have no audio
+        return self.config.batch_size * time / self.task.mel.sample_rate
 
     # ------------------------------------------------------------------ state
 
