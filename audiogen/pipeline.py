@@ -36,6 +36,7 @@ DEFAULT = Path(__file__).parent / "pretrained" / "default"
 MAX_SECONDS = 600.0
 LOUDNESS_LUFS, CEILING_DBTP = -18.0, -1.0
 TRAINED_LUFS = -20.0  # loudness of the recordings that the shipped models were trained on
+HUB_FILES = ["*.json", "*.safetensors", "*.md"]  # nothing that could be run is fetched
 TAIL_SECONDS = 0.02  # the fade at the end of a clip, so that it never clicks
 
 
@@ -106,6 +107,7 @@ class Engine:
     words_hash: str
     device: str = "cpu"
     composer: str = "rules"
+    hub: str = ""  # "owner/name@commit", where it came from the hub
 
     def __post_init__(self) -> None:
         if self.vocoder is not None:
@@ -115,7 +117,8 @@ class Engine:
     def from_pretrained(
         cls, folder_or_hub_id: str | Path | None = None, *, vocoder: str | Path | None = None, device: str = "cpu"
     ) -> Engine:
-        """Load an engine folder, a bare generator checkpoint (`runs/x/model`) or a hub repository ("owner/name").
+        """Load an engine folder, a bare generator checkpoint (`runs/x/model`) or a hub repository: "owner/name", or
+        pinned "owner/name@revision" (a commit, tag or branch); clips note the commit that it was.
 
         `vocoder`: another vocoder checkpoint. A bare generator is heard through the default one, if the formats agree;
         one that makes audio needs none.
@@ -134,7 +137,7 @@ class Engine:
             words_file = DEFAULT / "words.safetensors"
         words = _words(words_file)
         vocabulary = StyleVocabulary.from_dict(generator.labels["vocabulary"], words)
-        return cls(generator, voice, vocabulary, files_hash(words_file), device)
+        return cls(generator, voice, vocabulary, files_hash(words_file), device, hub=_commit(folder_or_hub_id, folder))
 
     # ------------------------------------------------------------------ what it is
 
@@ -239,6 +242,7 @@ class Engine:
             "seed": seed,
             "sampling": to_dict(sampling),
             "checkpoint": self.hashes,
+            **({"hub": self.hub} if self.hub else {}),
             "composer": self.composer,
             "styles": {name: round(weight, 4) for part in parts for name, weight in part.weights.items()},
             "torch": torch.__version__,
@@ -375,17 +379,25 @@ def _find(folder_or_hub_id: str | Path | None) -> Path:
     folder = Path(folder_or_hub_id)
     if folder.is_dir():
         return folder
-    name = str(folder_or_hub_id)
+    name, _, revision = str(folder_or_hub_id).partition("@")
     if name.count("/") == 1 and not name.startswith((".", "/", "~")) and not folder.parent.is_dir():
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
         try:
-            return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.md"]))
+            return Path(snapshot_download(name, revision=revision or None, allow_patterns=HUB_FILES))
         except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as reason:
             text = str(reason).splitlines()[0]
-            raise UserError(f"{name!r} is no folder here, and the hub did not give it ({text})") from None
+            asked = str(folder_or_hub_id)
+            raise UserError(f"{asked!r} is no folder here, and the hub did not give it ({text})") from None
     raise UserError(f"no checkpoint folder at {folder}")
+
+
+def _commit(asked: str | Path | None, folder: Path) -> str:
+    """"owner/name@commit" of a folder that the hub gave: it keeps each commit's files under that commit's hash."""
+    if asked is None or folder.parent.name != "snapshots" or Path(asked).is_dir():
+        return ""
+    return f"{str(asked).partition('@')[0]}@{folder.name}"
 
 
 @lru_cache(maxsize=2)
