@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from audiogen.core.audio import Audio
 from audiogen.core.errors import UserError
 from audiogen.core.parallel import cores, parallel, warm
+from audiogen.core.whole_audio import missing_of
 from evaluation.adherence import listen, measure_health
 from evaluation.anchors import ANCHORS
 from evaluation.embedders.base import Embedder, load_embedder
@@ -63,6 +64,9 @@ class Found:
 def read_clip(path: Path) -> Audio:
     """One clip with all its channels. Raises `UserError` with the reason why it cannot be scored."""
     audio = Audio.read(path)
+    missing = missing_of(path)
+    if missing is not None:
+        raise UserError(f"{path} is truncated: {missing}")
     if audio.samples.shape[-1] == 0:
         raise UserError(f"{path} is empty")
     peak = audio.samples.mean(0).abs().max().item()

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import math
-import struct
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+
+from audiogen.core.whole_audio import missing_of
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc")
 UNIT = 0.1  # seconds: a quarter of BS.1770's gating block
@@ -59,7 +60,9 @@ def measure(path: str | Path, limits: Limits | None = None) -> Measured:
     try:
         if path.stat().st_size == 0:
             raise BadFile("empty file (0 bytes)")
-        _require_whole(path)
+        missing = missing_of(path)
+        if missing is not None:
+            raise BadFile(f"truncated: {missing}")
         with soundfile.SoundFile(path) as file:
             if file.frames == 0:
                 raise BadFile("zero-length: no samples")
@@ -205,38 +208,6 @@ def _fingerprint(power: np.ndarray) -> np.ndarray:
     level = 10 * np.log10(np.maximum(power, power.max() * 1e-6) + 1e-20)
     mean = level.mean(axis=0)
     return np.concatenate([mean - mean.mean(), level.std(axis=0)]).astype(np.float32)
-
-
-def _require_whole(path: Path) -> None:
-    """Raise where a container announces more bytes than the file has; libsndfile reads such files without a word."""
-    with open(path, "rb") as file:
-        size = file.seek(0, 2)
-        file.seek(0)
-        head = file.read(12)
-        if head[:4] == b"RIFF" and head[8:] == b"WAVE":
-            _require_chunk(file, size, b"data", "<I")
-        elif head[:4] == b"FORM" and head[8:] in (b"AIFF", b"AIFC"):
-            _require_chunk(file, size, b"SSND", ">I")
-        elif head[:4] == b"OggS":
-            file.seek(max(0, size - 66000))  # the longest page has 65307 bytes
-            tail = file.read()
-            page = tail.rfind(b"OggS")
-            if page < 0 or len(tail) < page + 27:
-                raise BadFile("truncated: its last Ogg page is cut")
-            segments = tail[page + 27 : page + 27 + tail[page + 26]]
-            if len(tail) < page + 27 + tail[page + 26] + sum(segments):
-                raise BadFile("truncated: its last Ogg page is cut")
-
-
-def _require_chunk(file, size: int, wanted: bytes, endian: str) -> None:
-    while len(chunk := file.read(8)) == 8:
-        length = struct.unpack(endian, chunk[4:])[0]
-        if chunk[:4] == wanted:
-            missing = file.tell() + length - size
-            if missing > 0 and length < 0xFFFFFF00:  # larger: written to a pipe, the length was not known
-                raise BadFile(f"truncated: {missing} of its {length} bytes of samples are missing")
-            return
-        file.seek(length + length % 2, 1)
 
 
 def _db(level: float) -> float:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 
 from audiogen.core.audio import Audio
@@ -91,3 +93,13 @@ def test_weights_are_named_for_one_embedder_or_for_all(tmp_path):
                         ([str(tmp_path), str(tmp_path)], "two places")):
         with pytest.raises(UserError, match=said):
             parse_weights(words)
+
+
+@pytest.mark.parametrize("suffix", ["wav", "aiff", "ogg"])
+def test_a_clip_that_was_cut_off_is_not_scored_as_a_shorter_one(tmp_path, suffix):
+    path = tmp_path / f"clip.{suffix}"
+    soundfile.write(path, 0.1 * np.random.default_rng(0).standard_normal(16000), 8000)
+    assert reading.read_clip(path).seconds == 2.0
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(UserError, match="truncated|cannot be read"):
+        reading.read_clip(path)
