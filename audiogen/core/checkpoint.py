@@ -67,10 +67,13 @@ def read_config(folder: str | Path) -> dict:
     try:
         values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         missing = {"format", "room", "name", "config"} - set(values)
+        if not missing and not (isinstance(values["format"], int) and isinstance(values["config"], dict)
+                                and isinstance(values["room"], str) and isinstance(values["name"], str)):
+            raise ValueError("its fields are of other types than they were written with")
     except FileNotFoundError:
         hint = " (pickled .pt/.pth/.bin files are never read from here)" if _pickles(folder) else ""
         raise UserError(f"{folder} is no checkpoint: it has no config.json{hint}") from None
-    except (ValueError, TypeError) as reason:
+    except (ValueError, TypeError, AttributeError, RecursionError) as reason:
         raise UserError(f"{folder}/config.json is corrupt ({reason}); copy or download the checkpoint again") from None
     if missing:
         raise UserError(f"{folder}/config.json lacks {', '.join(sorted(missing))}; it is not an audiogen checkpoint")
@@ -89,7 +92,14 @@ def load_checkpoint(folder: str | Path, *, room: str | None = None, device: str 
     if room is not None and values["room"] != room:
         raise UserError(f"{folder} holds a {values['room']} ({values['name']}), not a {room}")
     cls = resolve(values["room"], values["name"])
-    model = cls(from_dict(cls.config_type, values["config"]))
+    try:
+        model = cls(from_dict(cls.config_type, values["config"]))
+    except UserError:
+        raise
+    except (TypeError, ValueError, RuntimeError, ArithmeticError, AttributeError, LookupError, AssertionError,
+            MemoryError) as reason:  # whatever a constructor makes of impossible numbers
+        raise UserError(f"{folder}/config.json describes no {values['name']} that can be built ({reason}); copy or "
+                        "download the checkpoint again") from None
     weights = folder / "model.safetensors"
     if not weights.is_file():
         hint = f"; {_pickles(folder)[0].name} is a pickle, which is never read" if _pickles(folder) else ""

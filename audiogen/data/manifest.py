@@ -47,7 +47,7 @@ class Entry:
     def __post_init__(self) -> None:
         if self.split not in SPLITS:
             raise UserError(f"{self.path}: split {self.split!r} must be one of {', '.join(SPLITS)}")
-        if not (self.seconds >= 0 and self.sample_rate > 0 and self.channels > 0):
+        if not (0 <= self.seconds < 1e9 and self.sample_rate > 0 and self.channels > 0):
             raise UserError(f"{self.path}: seconds={self.seconds}, sample_rate={self.sample_rate} and "
                             f"channels={self.channels} must be positive")
 
@@ -162,7 +162,7 @@ def read_manifest(path: str | Path) -> Manifest:
             entries.append(Entry(**{**values, "styles": tuple(values.get("styles", ()))}))
         except UserError:
             raise
-        except (ValueError, TypeError) as reason:
+        except (ValueError, TypeError, RecursionError) as reason:
             raise UserError(f"{path}, line {number}: {reason}; scan the folder again, or correct that line") from None
     if expected is not None and expected != len(entries):
         raise UserError(f"{path} holds {len(entries)} files where its header says {expected}: it was cut; scan again")
