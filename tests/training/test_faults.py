@@ -44,7 +44,7 @@ def uninterrupted(tmp_path_factory):
 
 @pytest.mark.parametrize("kind", survivors.KINDS)
 def test_killed_at_random_moments_a_run_ends_as_if_it_never_was(kind, uninterrupted, tmp_path):
-    """States are written after every step, so that some kills hit a save. benchmarks/training_loop.py does it 100 times."""
+    """A state follows every step, so that some kills hit a save. benchmarks/training_loop.py does it 100 times."""
     whole = uninterrupted(kind)
     moments, kills = random.Random(kind), 0
     while kills < 3:
