@@ -12,7 +12,8 @@ from accelerate.commands.config.config_args import load_config_from_file
 
 LAUNCH = Path(__file__).parents[1] / "recipes" / "launch"
 TOOLS = {
-    "scontrol": '#!/bin/sh\n[ "$1" = show ] && echo node1 && echo node2\necho "scontrol $*" >> "$TOLD"\n',
+    # It tells first: who reads its nodes stops after one, which ends it.
+    "scontrol": '#!/bin/sh\necho "scontrol $*" >> "$TOLD"\n[ "$1" = show ] && echo node1 && echo node2\n',
     "srun": '#!/bin/sh\nshift\nexport SLURM_NODEID=1\nexec "$@"\n',
     "accelerate": '#!/bin/sh\nprintf "%s\\n" "$@" > "$ASKED"\nexit 1\n',
 }
