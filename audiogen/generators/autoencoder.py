@@ -50,7 +50,7 @@ from audiogen.generators.latents import (
     slerp,
     through,
 )
-from audiogen.generators.mel_model import MelModel, masked_mean
+from audiogen.generators.mel_model import MelModel, check_drawing, masked_mean
 from audiogen.generators.networks.unet import ResidualBlock
 from audiogen.nn.noise_and_style import NoiseAndStyle
 
@@ -73,11 +73,7 @@ class Sampling:
     """The same where there is no score: a rain without grain is a hum."""
 
     def __post_init__(self) -> None:
-        for name in ("temperature", "texture_temperature", "grain", "texture_grain"):
-            if not 0 <= getattr(self, name) <= 2:
-                raise UserError(f"{name}={getattr(self, name)}: choose 0 to 2")
-        if not 0 <= self.guidance <= 10:
-            raise UserError(f"guidance={self.guidance}: choose 0 to 10 (1 is none)")
+        check_drawing(self)
 
 
 @dataclass(frozen=True)

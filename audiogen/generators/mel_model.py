@@ -69,6 +69,15 @@ class MelModel(nn.Module):
         return condition._replace(vector=vector.to(like), aligned=aligned.to(like))
 
 
+def check_drawing(sampling: Any) -> None:
+    """The ranges of what several families offer: temperatures and grains of 0 to 2, guidance of 0 to 10."""
+    for name in ("temperature", "texture_temperature", "grain", "texture_grain"):
+        if not 0 <= getattr(sampling, name) <= 2:
+            raise UserError(f"{name}={getattr(sampling, name)}: choose 0 to 2")
+    if not 0 <= sampling.guidance <= 10:
+        raise UserError(f"guidance={sampling.guidance}: choose 0 to 10 (1 is none)")
+
+
 def frame_mask(lengths: Tensor, like: Tensor) -> Tensor:
     """(batch, 1, frames) in the type of `like` (batch, ..., frames): 1 in frames that are sound, 0 in padding."""
     frames = torch.arange(like.shape[-1], device=like.device)

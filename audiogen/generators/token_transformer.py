@@ -38,7 +38,7 @@ from audiogen.core.rng import SampleRng
 from audiogen.generators.condition_network import ConditionNetwork
 from audiogen.generators.frame_steps import to_steps
 from audiogen.generators.mel_codec import MelCodec, MelCodecConfig
-from audiogen.generators.mel_model import MelModel, frame_mask, masked_mean
+from audiogen.generators.mel_model import MelModel, check_drawing, frame_mask, masked_mean
 from audiogen.generators.networks.gated import GatedConfig
 from audiogen.nn.nucleus import drawn, probabilities
 from audiogen.nn.transformer import Transformer, TransformerConfig, TransformerState
@@ -64,15 +64,11 @@ class Sampling:
     """The same where there is no score."""
 
     def __post_init__(self) -> None:
-        for name in ("temperature", "texture_temperature", "grain", "texture_grain"):
-            if not 0 <= getattr(self, name) <= 2:
-                raise UserError(f"{name}={getattr(self, name)}: choose 0 to 2")
+        check_drawing(self)
         if self.top_k < 0:
             raise UserError(f"top_k={self.top_k} must be 0 (all) or more")
         if not 0 < self.top_p <= 1:
             raise UserError(f"top_p={self.top_p} must be above 0 and at most 1")
-        if not 0 <= self.guidance <= 10:
-            raise UserError(f"guidance={self.guidance}: choose 0 to 10 (1 is none)")
 
 
 @dataclass(frozen=True)
