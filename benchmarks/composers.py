@@ -2,6 +2,10 @@
 
     python benchmarks/composers.py --folder MIDI/ --composers rules lstm gru runs/x/model
     python benchmarks/composers.py --folder MIDI/ --composers lstm --json benchmarks/results/composers.json
+    python benchmarks/composers.py --folder MIDI/ --composers lstm gru transformer --runs runs/composers --minutes 7
+
+The last line trains first: --composers are then rows of ROWS, each is trained on one core for as many steps as fit into
+--minutes, and lies in RUNS/NAME; nothing is measured.
 
 Held out are the tunes of the splits valid and test, which no training sees (recipes/composer.py). Each composer is
 asked for one piece for every one of --pieces of them: its style, key, metre and tempo, as many bars, on a piano. One of
@@ -55,8 +59,16 @@ from audiogen.core.files import whole_file  # noqa: E402
 from audiogen.core.interfaces import Prompt  # noqa: E402
 from audiogen.core.rng import SampleRng  # noqa: E402
 from benchmarks.clip import machine  # noqa: E402
+from benchmarks.short_training import Row, ShortTraining  # noqa: E402
 from evaluation.estimate import Estimate, interval, jackknife  # noqa: E402
 
+ROWS: dict[str, Row] = dict.fromkeys(
+    ("lstm", "gru", "transformer", "music_transformer", "transformer_xl", "reformer"), Row()
+)
+ROWS |= {  # short trainings' own: when a model begins to hear what it wrote itself
+    name: Row(words=("--model.own-tokens-from", "100", "--model.own-tokens-full", "300"))
+    for name in ("chords_to_melody", "melody_to_accompaniment", "continuation")
+}
 GROUPS = 16
 LONGEST = 48  # steps that lengths and onset distances are told apart up to: a whole note
 
@@ -69,6 +81,10 @@ class Benchmark:
     """MIDI files, with or without a metadata.csv."""
     composers: tuple[str, ...] = ("rules",)
     """Names or checkpoint folders, a row each."""
+    minutes: float = 0.0
+    """Train --composers for so long, into --runs; 0: measure them."""
+    runs: Path = Path("runs/composers")
+    """Of --minutes."""
     pieces: int = 32
     bars: int = 16
     length: int = 512
@@ -80,6 +96,12 @@ class Benchmark:
     """Also write the figures here."""
 
     def run(self) -> int:
+        if self.minutes:
+            data = ("--data.folder", str(self.folder), "--data.rules", "1000")
+            training = ShortTraining("composer", ROWS, self.runs, self.minutes, data)
+            for name in self.composers:
+                training.train(name)
+            return 0
         torch.set_num_threads(1)
         tunes, _ = read_tunes(self.folder)
         training = [tune for tune in tunes if tune.split == "train"]

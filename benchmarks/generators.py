@@ -1,12 +1,13 @@
 """Which generator, for how much training? Every family on the same data, prompts, scores and vocoder, in one table.
 
-    python benchmarks/generators.py --real data/rendered --manifest manifest.jsonl --runs runs/families --minutes 10
-    python benchmarks/generators.py --real data/rendered --runs runs/families --json benchmarks/results/generators.json
+    python benchmarks/generators.py --runs runs/families --manifest manifest.jsonl --leave-out notes/ --minutes 10
+    python benchmarks/generators.py --runs runs/families --real data/rendered --json benchmarks/results/generators.json
 
-The first line trains what is not there yet, each family in its own default (`audiogen train generator --preset FAMILY`)
-on one core, one after the other, for --minutes; the second measures what --runs holds (RUN/model, a row each). --real
-is what recipes/data_instruments.py writes. Every clip is made from the prompts of benchmarks/prompts.py, of the same
-seeds, and heard through the same vocoder (families that make audio need none). Columns:
+The first line trains what is not there yet (ROWS says how) on one core, one after the other: as many steps as fit into
+--minutes, so that every family sees the end of its schedule; what stands on another (a first stage, a teacher) costs
+that one's time besides. The second measures what --runs holds (RUN/model, a row each). --real is what
+recipes/data_instruments.py writes. Every clip is made from the prompts of benchmarks/prompts.py, of the same seeds, in
+the styles that all of the rows know, and heard through the same vocoder (families that make audio need none). Columns:
 
 weights, cost     parameters (first stage included); steps and minutes of one core
 × real time       seconds of clip for a second of work, vocoder included, all cores, batch 1, best of three
@@ -25,8 +26,6 @@ A few minutes say how fast a family learns, not how good it becomes.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 import time
 from collections import defaultdict
@@ -44,7 +43,6 @@ from audiogen.core.audio import Audio  # noqa: E402  (runs outside an installed 
 from audiogen.core.errors import UserError  # noqa: E402
 from audiogen.core.files import whole_file, whole_folder  # noqa: E402
 from audiogen.core.interfaces import Prompt  # noqa: E402
-from audiogen.core.registry import resolve, table  # noqa: E402
 from audiogen.pipeline import Engine  # noqa: E402
 from audiogen.signal.resample import resample  # noqa: E402
 from benchmarks.clip import machine  # noqa: E402
@@ -58,6 +56,7 @@ from benchmarks.prompts import (  # noqa: E402
     read_made,
     read_real,
 )
+from benchmarks.short_training import Row, ShortTraining  # noqa: E402
 from evaluation.cache import EmbeddingCache, default_cache  # noqa: E402
 from evaluation.embedders.base import Embedder, load_embedder  # noqa: E402
 from evaluation.estimate import Estimate  # noqa: E402
@@ -67,21 +66,40 @@ from evaluation.landmarks import SAMPLE_RATE, LandmarkIndex  # noqa: E402
 from evaluation.moments import GroupedMoments  # noqa: E402
 from evaluation.originality import copying, diversity, nearest_training_clips  # noqa: E402
 
+ROWS: dict[str, Row] = {
+    "vae": Row(),
+    "beta_vae": Row(),
+    "infovae": Row(),
+    "diffusion": Row("diffusion_small"),
+    "diffusion_4_steps": Row(after="--init diffusion", words=("--distill", "4"), share=0.5),
+    "diffusion_2_steps": Row(after="--init diffusion_4_steps", words=("--distill", "2"), share=0.25),
+    "latent_diffusion": Row(after="--first vae"),
+    "gan": Row(words=("--train.learning-rate", "8e-4", "--model.discriminator-rate", "4e-4",
+                      "--train.betas", "0.5", "0.99")),
+    "recurrent": Row(),
+    "seq2seq": Row(),
+    "mel_codec": Row(words=("--train.learning-rate", "2e-3")),  # stands below token_transformer; makes nothing itself
+    "token_transformer": Row(after="--first mel_codec"),
+    "wavenet": Row(words=("--data.frames", "16", "--train.learning-rate", "3e-3")),
+}
+
 
 @dataclass(frozen=True)
 class Benchmark:
     """Train and compare all generators."""
 
-    real: Path
-    """Real clips with .json sidecars."""
     runs: Path = Path("runs/families")
     """Folders RUN/model, one a row; clips are kept in RUN/clips."""
+    real: Path | None = None
+    """Real clips with .json sidecars; measure against them."""
     manifest: Path | None = None
     """Written by `audiogen scan`; needed for training only."""
+    leave_out: tuple[str, ...] = ()
+    """Files whose path begins so are not trained on."""
     minutes: float = 0.0
-    """Of training, for every family that --runs lacks; 0: measure what is there."""
+    """Of training, for every family that --runs lacks; 0: none."""
     families: tuple[str, ...] = ()
-    """Only these runs (default: every family of the table, or all that --runs holds)."""
+    """Only these rows (default: train all of ROWS, measure all that --runs holds)."""
     per_style: int = 4
     seconds: float = 4.0
     seed: int = 1000
@@ -92,50 +110,41 @@ class Benchmark:
 
     def run(self) -> int:
         if self.minutes:
-            for family in self.families or tuple(table("generator")):
-                self._train(family)
+            if self.manifest is None:
+                raise UserError("--minutes trains: name the data by --manifest")
+            data = ["--data.manifest", str(self.manifest)]
+            data += ["--data.leave-out", *self.leave_out] if self.leave_out else []
+            training = ShortTraining("generator", ROWS, self.runs, self.minutes, tuple(data))
+            for name in self.families or tuple(ROWS):
+                training.train(name)
+        return self._measure() if self.real else 0
+
+    def _measure(self) -> int:
         runs = [self.runs / name for name in self.families] if self.families else sorted(self.runs.iterdir())
         runs = [run for run in runs if (run / "model" / "config.json").is_file() or (run / "generator").is_dir()]
-        if not runs:
-            raise UserError(f"{self.runs} holds no RUN/model: train some with --minutes and --manifest")
-        real = read_real(self.real)
+        engines = {run: Engine.from_pretrained(run if (run / "generator").is_dir() else run / "model")
+                   for run in runs}
+        engines = {run: engine for run, engine in engines.items() if _samples(engine)}
+        if not engines:
+            raise UserError(f"{self.runs} holds no RUN/model that samples: train some with --minutes and --manifest")
+        styles = set.intersection(*(set(engine.styles) for engine in engines.values()))
+        real = [clip for clip in read_real(self.real) if clip.style in styles]
+        if not real:
+            raise UserError(f"--real {self.real}: no style of it is known to all of {', '.join(r.name for r in runs)}")
         measure = _Measure(real, load_embedder("yamnet", weights=self.weights), self.seconds)
         rows = []
-        for run in runs:
-            rows.append(self._row(run, measure))
+        for run, engine in engines.items():
+            rows.append(self._row(run, engine, measure))
             print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
         result = {"clips a style": self.per_style, "seconds": self.seconds, "seed": self.seed,
-                  "floor": measure.floor(), "rows": rows} | machine()
+                  "styles": len({clip.style for clip in real}), "floor": measure.floor(), "rows": rows} | machine()
         print_table(rows, result["floor"])
         if self.json:
             with whole_file(self.json) as part:
                 part.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         return 0
 
-    def _train(self, family: str) -> None:
-        run = self.runs / family
-        if (run / "model" / "config.json").is_file():
-            return
-        if self.manifest is None:
-            raise UserError("--minutes trains: name the data by --manifest")
-        words = [sys.executable, "-m", "audiogen", "train", "generator", "--preset", family,
-                 "--data.manifest", str(self.manifest), "--train.run", str(run), "--train.minutes", str(self.minutes),
-                 "--train.threads", "1", "--train.demo-every", "1000000"]
-        stage = resolve("generator", family).first_stage
-        if stage is not None:
-            self._train(stage)
-            words += ["--first", str(self.runs / stage / "model")]
-        print(" ".join(words[3:]), flush=True)
-        self.runs.mkdir(parents=True, exist_ok=True)
-        with open(self.runs / f"{family}.log", "w") as log:
-            ended = subprocess.run(words, stdout=log, stderr=subprocess.STDOUT,
-                                   env=os.environ | {"OMP_NUM_THREADS": "1"})
-        if ended.returncode:
-            raise UserError(f"training {family} ended with {ended.returncode}: see {self.runs / family}.log")
-
-    def _row(self, run: Path, measure: _Measure) -> dict[str, Any]:
-        whole = (run / "generator").is_dir()  # an engine's folder
-        engine = Engine.from_pretrained(run if whole else run / "model")
+    def _row(self, run: Path, engine: Engine, measure: _Measure) -> dict[str, Any]:
         clips = run / "clips"
         if not clips.is_dir():
             prompts = Prompts(real=self.real, per_style=self.per_style, seconds=self.seconds, seed=self.seed)
@@ -145,8 +154,13 @@ class Benchmark:
         return {
             "name": run.name, "family": engine.generator.name,
             "weights": sum(p.numel() for p in engine.generator.model.parameters()),
-            "cost": {} if whole else cost(run), "real time": speed(engine), **measure(made),
+            "cost": {} if (run / "generator").is_dir() else cost(run), "real time": speed(engine), **measure(made),
         }
+
+
+def _samples(engine: Engine) -> bool:
+    """Whether the generator makes new sound from a prompt; codecs, plain autoencoders and enhancers do not."""
+    return engine.generator.model.prompted
 
 
 def cost(run: Path) -> dict[str, Any]:
@@ -158,8 +172,9 @@ def cost(run: Path) -> dict[str, Any]:
         step = max(step, line["step"])
     found = {"steps": step, "minutes": round(minutes, 1)}
     recipe = json.loads((run / "recipe.json").read_text())
-    if recipe.get("first"):
-        found["first stage"] = cost(Path(recipe["first"]).parent)
+    for before in ("first", "init"):
+        if recipe.get(before):
+            found["after"] = cost(Path(recipe[before]).parent)
     return found
 
 
@@ -278,7 +293,7 @@ def _cost(found: dict[str, Any]) -> str:
     if not found:
         return "see its card"
     text = f"{found['steps']} steps, {found['minutes']:.0f} min"
-    return text + (f" after {_cost(found['first stage'])}" if "first stage" in found else "")
+    return text + (f" after {_cost(found['after'])}" if "after" in found else "")
 
 
 def _shown(value: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ What it makes, in --out:
 All 22.05 kHz, mono, 16 bit. Only CC0, public-domain, Unlicense and CC-BY material goes in. Train clips use train notes
 and train tunes only; valid and test clips use that split's tunes, and its notes besides the train ones.
 
-Run (about 4 minutes on one core):
+Run (about 4 minutes on one core; --workers for more of them, --ray auto for a Ray cluster: the files are the same):
 
     python recipes/data_instruments.py --shared ../shared/data --out data/rendered
 
@@ -26,7 +26,9 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -38,6 +40,7 @@ from audiogen.conditioning.instruments import INSTRUMENTS, Instrument, find_inst
 from audiogen.core.audio import Audio  # noqa: E402
 from audiogen.core.errors import UserError  # noqa: E402
 from audiogen.core.interfaces import Prompt  # noqa: E402
+from audiogen.core.parallel import parallel  # noqa: E402
 from audiogen.core.score import Score  # noqa: E402
 from audiogen.data.arrange import arrange  # noqa: E402
 from audiogen.data.notes import RecordedNote, is_open, read_notes, voices  # noqa: E402
@@ -103,34 +106,47 @@ class DataInstruments:
     seed: int = 0
     notes: bool = True  # also the single recorded notes
     textures: bool = True
+    workers: int = 1  # processes
+    ray: str | None = None  # address of a Ray cluster that does the work; all its machines see the folders
 
     def run(self) -> int:
-        recorded = [note for note in read_notes(self.shared / "instruments") if is_open(note.licence)]
-        tunes = _tunes(self.shared / "symbolic")
-        credits: Counter[tuple[str, str, str]] = Counter()
-        for name in self.styles or tuple(INSTRUMENTS):
-            row = find_instrument(name)
-            if row is None:
+        names = self.styles or tuple(INSTRUMENTS)
+        for name in names:
+            if find_instrument(name) is None:
                 raise UserError(f"no instrument is called {name!r}; known: {', '.join(INSTRUMENTS)}")
-            seconds = Counter()
-            for split, wanted in (
-                ("train", 60 * self.minutes),
-                ("valid", self.valid_seconds),
-                ("test", self.test_seconds),
-            ):
-                for clip_seconds in self._instrument(row, split, wanted, recorded, tunes, credits):
-                    seconds[split] += clip_seconds
-            print(f"{row.name}: " + ", ".join(f"{split} {value:.0f} s" for split, value in seconds.items()), flush=True)
+        recipe = replace(self, shared=self.shared.absolute(), out=self.out.absolute())  # other machines stand elsewhere
+
+        def tell(index: int, made: Any) -> None:
+            print(_said(names[index], made), flush=True)
+
+        done = parallel(_render, [(recipe, name) for name in names], workers=min(self.workers, len(names)),
+                        crashed=None, ray=self.ray, done=tell)
+        if None in done:
+            raise UserError(f"{names[done.index(None)]} was not rendered: its process died")
+        credits: Counter[tuple[str, str, str]] = Counter()
+        for _, credit in done:
+            credits.update(credit)
         if self.textures:
             self._textures(credits)
         if self.notes:
-            self._notes(recorded, credits)
+            self._notes(_recorded(self.shared), credits)
         lines = [
             {"source": source, "licence": licence, "credit": credit, "items": items}
             for (source, licence, credit), items in sorted(credits.items())
         ]
         (self.out / "CREDITS.json").write_text(json.dumps(lines, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         return 0
+
+    def instrument(self, name: str) -> tuple[Counter[str], Counter[tuple[str, str, str]]]:
+        """Write one style's clips; seconds by split, and what they are made of."""
+        recorded, tunes = _recorded(self.shared), _tunes(self.shared / "symbolic")
+        seconds: Counter[str] = Counter()
+        credits: Counter[tuple[str, str, str]] = Counter()
+        splits = {"train": 60 * self.minutes, "valid": self.valid_seconds, "test": self.test_seconds}
+        for split, wanted in splits.items():
+            for clip_seconds in self._instrument(find_instrument(name), split, wanted, recorded, tunes, credits):
+                seconds[split] += clip_seconds
+        return seconds, credits
 
     def _instrument(
         self,
@@ -280,6 +296,21 @@ class DataInstruments:
         print(f"notes: {len(recorded)}", flush=True)
 
 
+def _render(task: tuple[DataInstruments, str]) -> tuple[Counter[str], Counter[tuple[str, str, str]]]:
+    recipe, name = task
+    return recipe.instrument(name)
+
+
+def _said(name: str, made: tuple[Counter[str], Counter] | None) -> str:
+    return f"{name}: " + ("failed" if made is None else ", ".join(f"{k} {v:.0f} s" for k, v in made[0].items()))
+
+
+@lru_cache(maxsize=1)
+def _recorded(shared: Path) -> list[RecordedNote]:
+    """The notes that may be used."""
+    return [note for note in read_notes(shared / "instruments") if is_open(note.licence)]
+
+
 @dataclass(frozen=True)
 class _Tune:
     score: Score
@@ -293,6 +324,7 @@ class _Tune:
     credit: str
 
 
+@lru_cache(maxsize=1)
 def _tunes(folder: Path) -> list[_Tune]:
     """The scores that may be used, read."""
     with open(folder / "metadata.csv", newline="", encoding="utf-8") as stream:

@@ -5,7 +5,8 @@
     Smoke (seconds): python recipes/data_rules.py --out tunes --pieces 2 --seconds 8
 
 Piece k of a seed is a pure function of (seed, k): any stretch of the set can be made alone, in a folder of its own
-(`--first 500 --pieces 500`), on as many machines as there are, and a longer set begins with a shorter one.
+(`--first 500 --pieces 500`), and a longer set begins with a shorter one. `--workers`, or a Ray cluster's address
+(`--ray auto`), spreads the work; the files are the same.
 
 Writes `NNNNNN.mid`; `tunes.jsonl`, a line a piece: file, split, style, key, bpm, metre, form, bars, chords, parts,
 seconds, notes, seed and number; and `metadata.csv`, by which the learned composers read such a folder. Of every 20
@@ -19,7 +20,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,11 @@ from audiogen.composers.styles import STYLES, find_form, unknown_style  # noqa: 
 from audiogen.core.errors import UserError  # noqa: E402
 from audiogen.core.files import whole_file  # noqa: E402
 from audiogen.core.interfaces import Prompt  # noqa: E402
+from audiogen.core.parallel import parallel  # noqa: E402
 from audiogen.core.rng import SampleRng  # noqa: E402
 
 MANIFEST = "tunes.jsonl"
+TASK = 20  # pieces a task
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,8 @@ class DataRules:
     styles: tuple[str, ...] = ()  # none named: all
     parts: tuple[str, ...] = ()  # of melody, harmony, bass, drums; none named: those of the style
     seed: int = 0
+    workers: int = 1  # processes
+    ray: str | None = None  # address of a Ray cluster that does the work; all its machines see --out
 
     def run(self) -> int:
         if self.pieces < 1 or self.first < 0:
@@ -59,12 +64,13 @@ class DataRules:
             if find_form(name) is None:
                 raise unknown_style(name)
         self.out.mkdir(parents=True, exist_ok=True)
-        lines = []
-        for number in range(self.first, self.first + self.pieces):
-            piece = self.piece(number)
-            name = f"{number:06d}.mid"
-            piece.score.save(self.out / name)
-            lines.append({"file": name, **self.labels(number, piece)})
+        numbers = range(self.first, self.first + self.pieces)
+        recipe = replace(self, out=self.out.absolute())  # other machines stand elsewhere
+        tasks = [(recipe, numbers[at : at + TASK]) for at in range(0, len(numbers), TASK)]
+        parts = parallel(_write, tasks, workers=min(self.workers, len(tasks)), crashed=None, ray=self.ray)
+        if None in parts:
+            raise UserError(f"pieces from {tasks[parts.index(None)][1][0]} on were not made: their process died")
+        lines = [line for part in parts for line in part]
         with whole_file(self.out / "metadata.csv") as part, open(part, "w", newline="", encoding="utf-8") as stream:
             table = csv.writer(stream)
             table.writerow(("file", "label", "split", "source_group", "licence", "attribution"))
@@ -75,6 +81,12 @@ class DataRules:
             part.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
         print(f"{self.out / MANIFEST}: {len(lines)} pieces, {sum(line['seconds'] for line in lines) / 3600:.2f} hours")
         return 0
+
+    def save(self, number: int) -> dict[str, Any]:
+        """Write piece `number`; its line of the manifest."""
+        piece, name = self.piece(number), f"{number:06d}.mid"
+        piece.score.save(self.out / name)
+        return {"file": name, **self.labels(number, piece)}
 
     def piece(self, number: int) -> Piece:
         """Piece `number`: styles in turn, keys drawn evenly, everything else as the composer likes."""
@@ -103,6 +115,11 @@ class DataRules:
             "seed": self.seed,
             "number": number,
         }
+
+
+def _write(task: tuple[DataRules, range]) -> list[dict[str, Any]]:
+    recipe, numbers = task
+    return [recipe.save(number) for number in numbers]
 
 
 if __name__ == "__main__":

@@ -220,7 +220,7 @@ class Recipe:
             "minutes": round(seconds / 60, 1),
         }
         render = None if cls.makes == "audio" else _renderer(self.vocoder, config.mel)
-        task = self._task(cls, model, demos=self._demos(vocabulary, played, config), render=render)
+        task = self._task(cls, model, demos=self._demos(vocabulary, played, model, dataset), render=render)
         summary = fit(
             task,
             dataset,
@@ -275,12 +275,19 @@ class Recipe:
             raise UserError(f"--first {self.first} holds a {found.name}; {self.preset} stands on a {cls.first_stage}")
         return found
 
-    def _demos(self, vocabulary, played: list[str], config: Any) -> list[tuple[str, Condition, int]]:
-        """Four seconds of each demo prompt, always the same notes."""
+    def _demos(self, vocabulary, played: list[str], model: Any, dataset: Any) -> list[tuple[str, Condition, int]]:
+        """Four seconds of each demo prompt, always the same notes; the first sounds where those are what it hears."""
         from audiogen.composers.rules import RuleComposer
         from audiogen.conditioning.piano_roll import piano_roll
         from audiogen.core.rng import SampleRng
+        from audiogen.data.segments import collate
 
+        config, ids = model.config, range(4)
+        if not model.prompted:
+            heard = model.example(collate([dataset[k] for k in ids]), SampleRng(0, ids=ids, stream="demo"))
+            if heard is not None:
+                ones = [Condition(*(None if part is None else part[k : k + 1] for part in heard)) for k in ids]
+                return [(f"sound_{k}", one, one.aligned.shape[2]) for k, one in enumerate(ones)]
         frames = round(4 * config.mel.frame_rate)
         demos = []
         for index, text in enumerate(self.demo_prompts or vocabulary.names[:6]):

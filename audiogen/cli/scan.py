@@ -39,6 +39,8 @@ class Scan:
     """Put the clips' sound into the page (small OGG data), so that the page can be sent to somebody."""
     workers: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: one a core)")] = None
     """Processes."""
+    ray: Annotated[str | None, arg(metavar="ADDRESS", help_behavior_hint="(default: this machine)")] = None
+    """Address of a Ray cluster that does the work (auto: the one that is running); all its machines see the folder."""
     valid: Annotated[float, arg(metavar="SHARE")] = 0.1
     """Share of the sources for the valid split, where no metadata gives a split."""
     test: Annotated[float, arg(metavar="SHARE")] = 0.1
@@ -77,6 +79,7 @@ class Scan:
             self.folder, workers=self.workers, limits=Limits(self.min_seconds, self.min_rate, self.min_peak_db),
             valid=self.valid, test=self.test, seed=self.seed, source=self.source,
             near_duplicates=not self.equal_only, console=console if console.is_terminal else None,
+            ray=self.ray,
         )
         rejects = result.write(self.out)
         for part in summary(result):

@@ -82,7 +82,7 @@ def rejects_path(out: str | Path) -> Path:
 def scan(
     folder: str | Path, *, workers: int | None = None, limits: Limits | None = None,
     valid: float = 0.1, test: float = 0.1, seed: int = 0, source: str = "file", near_duplicates: bool = True,
-    console: Console | None = None,
+    console: Console | None = None, ray: str | None = None,
 ) -> ScanResult:
     """Measure every audio file under `folder` and say what is known about it. Files are only read.
 
@@ -92,6 +92,7 @@ def scan(
         whose names differ only in a number at the end) or "folder".
     near_duplicates: also compare how files sound, not only whether their samples are equal.
     console: where a progress bar is shown; None for none.
+    ray: address of a Ray cluster that measures and compares, in place of processes here; all of it sees the folder.
     Raises `UserError` where the folder is missing or has no audio in it.
     """
     folder = Path(folder)
@@ -116,7 +117,7 @@ def scan(
     limits = limits or Limits()
     with _progress(console, "measuring", sizes) as done:
         found = parallel(_measure_task, [(path, limits) for path in paths], workers=workers,
-                         crashed="unreadable: the decoder crashed", done=done)
+                         crashed="unreadable: the decoder crashed", done=done, ray=ray)
     rejects = [Reject(_relative(path, root), reason) for path, reason in zip(paths, found, strict=True)
                if isinstance(reason, str)]
     rejects += [Reject(_relative(path, root), f"{path.suffix} files are not supported: convert it to FLAC or WAV")
@@ -125,7 +126,7 @@ def scan(
 
     cascade = Cascade(root)
     said = [cascade(path, measured.embedded) for path, measured in good]
-    first = _duplicates(good, workers if near_duplicates else 0, console)
+    first = _duplicates(good, workers if near_duplicates else 0, console, ray)
     sources = [what.source or _source(path, root, source) for what, (path, _) in zip(said, good, strict=True)]
     seconds = [measured.seconds for _, measured in good]
     splits = _splits(sources, first, said, seconds, valid, test, seed, cascade.problems)
@@ -190,7 +191,9 @@ def _source(path: Path, root: Path, how: str) -> str:
     return stem
 
 
-def _duplicates(good: Sequence[tuple[Path, Measured]], workers: int, console: Console | None) -> list[int]:
+def _duplicates(
+    good: Sequence[tuple[Path, Measured]], workers: int, console: Console | None, ray: str | None
+) -> list[int]:
     """index -> the first index whose file sounds the same (itself, where none does). workers 0: only equal samples."""
     groups = Groups(len(good))
     seen: dict[str, int] = {}
@@ -204,7 +207,7 @@ def _duplicates(good: Sequence[tuple[Path, Measured]], workers: int, console: Co
         tasks = [named[at : at + size] for at in range(0, len(named), size)]
         with _progress(console, "comparing", [len(task) for task in tasks]) as done:
             likeness = parallel(duplicates.likenesses, tasks, workers=workers if len(pairs) > 100 else 1,
-                                crashed=[0.0] * size, done=done)
+                                crashed=[0.0] * size, done=done, ray=ray if tasks else None)
         for (a, b), score in zip(pairs, (score for task in likeness for score in task), strict=False):
             if score >= duplicates.SAME:
                 groups.join(a, b)

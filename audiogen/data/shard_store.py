@@ -14,8 +14,9 @@ import threading
 import time
 import urllib.request
 from collections import OrderedDict
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -62,7 +63,8 @@ class Sample:
 
 
 class ShardStore:
-    """The shards of a folder or of an address. `open_limit`: shards that are kept open."""
+    """The shards of a folder or of an address. `open_limit`: shards that are kept open; `cache_gb`: of copies, besides
+    those that are on their way."""
 
     def __init__(self, where: str, *, cache: Path | None, cache_gb: float, open_limit: int) -> None:
         self.where, self.remote = where, is_remote(where)
@@ -80,8 +82,8 @@ class ShardStore:
         if shard.name in self._open:
             self._open.move_to_end(shard.name)
             return self._open[shard.name]
-        path = self._local(shard)
-        with open(path, "rb") as file:
+        path, file = self._local(shard)
+        with file:
             size = os.fstat(file.fileno()).st_size
             if size != shard.bytes:
                 raise UserError(f"{path} has {size} bytes where the index says {shard.bytes}: copy it again")
@@ -109,14 +111,21 @@ class ShardStore:
             pass
         self._asked.discard(shard.name)
 
-    def _local(self, shard: Shard) -> Path:
+    def _local(self, shard: Shard) -> tuple[Path, BinaryIO]:
         if not self.remote:
             path = self.folder / shard.name
             if not path.is_file():
                 raise UserError(f"no shard at {path}: the index names it; pack again, or copy it")
-            return path
-        self._fetch(shard)
-        return self._copy(shard)
+            return path, open(path, "rb")
+        path = self._copy(shard)
+        for _ in range(ATTEMPTS):
+            self._fetch(shard)
+            try:
+                return path, open(path, "rb")
+            except FileNotFoundError:  # another process made room in this moment
+                continue
+        raise UserError(f"{self.folder}: shards are forgotten as fast as they come; allow the cache more than "
+                        f"{self.limit / 1e9:g} GB")
 
     def _copy(self, shard: Shard) -> Path:
         return self.folder / f"{shard.sha256}.tar"
@@ -131,7 +140,6 @@ class ShardStore:
             if copy.is_file():
                 os.utime(copy)  # the cache forgets what was used longest ago
                 return
-            self._make_room(shard.bytes)
             for attempt in range(ATTEMPTS):
                 try:
                     return self._download(shard, copy)
@@ -141,8 +149,10 @@ class ShardStore:
                     time.sleep(PAUSE * 2**attempt)
 
     def _download(self, shard: Shard, copy: Path) -> None:
+        from filelock import FileLock
+
         url = f"{self.where}/{shard.name}"
-        with whole_file(copy) as part:
+        with ExitStack() as stack, whole_file(copy) as part:
             with open(part, "wb") as target:
                 for block in _blocks(url):
                     target.write(block)
@@ -151,6 +161,8 @@ class ShardStore:
             if part.stat().st_size != shard.bytes or sha256_of(part) != shard.sha256:
                 raise UserError(f"{url} is not the shard that the index names ({part.stat().st_size} bytes of "
                                 f"{shard.bytes}, or its checksum differs): try again, or pack again")
+            stack.enter_context(FileLock(self.folder / ".room.lock"))  # until the copy has its name and counts
+            self._make_room(shard.bytes)
 
     def _make_room(self, needed: int) -> None:
         there = []

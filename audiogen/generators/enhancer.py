@@ -19,7 +19,7 @@ from audiogen.core.errors import UserError
 from audiogen.core.interfaces import Batch, Condition
 from audiogen.core.mel_format import MelFormat
 from audiogen.core.rng import SampleRng
-from audiogen.generators.diffusion import MelDiffusion, MelDiffusionConfig, Sampling
+from audiogen.generators.diffusion import Coarse, CoarseNetwork, MelDiffusion, MelDiffusionConfig, Sampling
 from audiogen.generators.networks.gated import GatedConfig
 from audiogen.signal.degrade import add_noise, coloured_noise, low_pass
 from audiogen.signal.mel import MelSpectrogram
@@ -80,24 +80,38 @@ class EnhancerConfig(MelDiffusionConfig):
             raise UserError(f"enhancer: aligned_dim={self.aligned_dim} must be the mel's {self.mel.n_mels} bands")
 
 
+class Correction(CoarseNetwork):
+    """What the recording tells of the clean mel: itself and a correction, which a good recording does not need."""
+
+    def forward(self, condition: Condition) -> Coarse:
+        coarse = super().forward(condition)
+        return coarse._replace(mean=condition.aligned + coarse.mean)
+
+
 class MelEnhancer(MelDiffusion):
     """mel of a spoiled recording -> mel of the clean one."""
 
     config_type = EnhancerConfig
     presets: ClassVar[dict[str, EnhancerConfig]] = {}
+    prompted = False
     overfit_below = ("mel_l1", 0.35)
 
     def __init__(self, config: EnhancerConfig) -> None:
         super().__init__(config)
+        if config.coarse:
+            self.coarse = Correction(config)
         self.front_end = [MelSpectrogram(config.mel)]  # in a list: it is no part of the checkpoint
 
     def loss(self, batch: Batch, rng: SampleRng) -> dict[str, Tensor]:
         """As in `MelDiffusion`, with the batch's audio spoiled as the condition."""
-        with torch.no_grad():
-            spoiled = self.config.spoiling.spoil(batch.audio, self.config.mel.sample_rate, rng.fork("spoil"))
-            mel = self.front_end[0].to(spoiled.device)(spoiled)[..., : batch.mel.shape[-1]]
-        condition = Condition(vector=batch.condition.vector, aligned=self.standardise(mel))
-        return super().loss(batch._replace(condition=condition), rng)
+        return super().loss(batch._replace(condition=self.example(batch, rng.fork("spoil"))), rng)
+
+    @torch.no_grad()
+    def example(self, batch: Batch, rng: SampleRng) -> Condition:
+        """The batch's audio, spoiled, as a condition; the batch is the rng's."""
+        spoiled = self.config.spoiling.spoil(batch.audio, self.config.mel.sample_rate, rng)
+        mel = self.front_end[0].to(spoiled.device)(spoiled)[..., : batch.audio.shape[-1] // self.config.mel.hop_length]
+        return Condition(vector=batch.condition.vector, aligned=self.standardise(mel))
 
     def enhance(
         self, mel: Tensor, *, rng: SampleRng, vector: Tensor | None = None, sampling: Sampling | None = None

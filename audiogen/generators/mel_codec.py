@@ -121,6 +121,7 @@ class MelCodec(MelModel):
     """mel <-> codes."""
 
     config_type = MelCodecConfig
+    prompted = False
     overfit_below = ("mel_l1", 0.2)  # natural log units; one batch has few more steps than a book has vectors
 
     def __init__(self, config: MelCodecConfig) -> None:

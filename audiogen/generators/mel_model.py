@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from audiogen.core.errors import UserError
-from audiogen.core.interfaces import Condition
+from audiogen.core.interfaces import Batch, Condition
+from audiogen.core.rng import SampleRng
 from audiogen.generators.task import GeneratorTask
 
 
@@ -32,6 +33,8 @@ class MelModel(nn.Module):
     makes: ClassVar[Literal["mel", "audio"]] = "mel"
     """What `sample` gives: mel (batch, n_mels, frames), or audio (batch, 1, frames * hop_length), which needs no
     vocoder."""
+    prompted: ClassVar[bool] = True
+    """Whether `sample` obeys style and notes; not where it is a codec's or turns one sound into another."""
 
     def __init__(self, config: Any) -> None:
         super().__init__()
@@ -51,6 +54,10 @@ class MelModel(nn.Module):
     def mel_from(self, x: Tensor) -> Tensor:
         """The inverse of `standardise`, not below the format's lowest value."""
         return (x * self.mel_std + self.mel_mean).clamp(min=self.config.mel.lowest)
+
+    def example(self, batch: Batch, rng: SampleRng) -> Condition | None:
+        """What a demo is made from where that is sound: the batch's, as training hears it. None: prompts."""
+        return None
 
     def complete(self, condition: Condition, batch: int, frames: int) -> Condition:
         """`vector` (batch, vector_dim) and `aligned` (batch, aligned_dim, frames), zeros where they are absent."""

@@ -258,6 +258,7 @@ def test_the_cache_keeps_to_its_limit_and_forgets_the_oldest(folder, server, tmp
     assert len(list(tmp_path.glob("[!.]*.tar"))) < len(shards)
 
 
+@pytest.mark.filterwarnings("ignore")  # it leaves its files to be closed by chance
 def test_webdataset_reads_our_shards(folder):
     webdataset = pytest.importorskip("webdataset")
     index = read_index(str(folder / "mel"))

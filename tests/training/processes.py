@@ -1,6 +1,8 @@
 """Run by test_processes.py under torchrun: trains the toy of test_fit.py.
 
-    processes.py OUT KIND plain|sharded [one step]
+    processes.py OUT KIND plain|sharded [one step|dies|stalls]
+
+"dies" and "stalls": the last process does so in the fifth step.
 
 accelerate shards with FSDP2 on GPUs only. "sharded" does on CPU processes what it does there (fully_shard, and the
 optimizer's parameters exchanged for the sharded ones), so that gradients, clipping, average, saving and loading of
@@ -8,7 +10,9 @@ sharded models are exercised over gloo.
 """
 
 import os
+import signal
 import sys
+import time
 from pathlib import Path
 
 import accelerate
@@ -32,6 +36,20 @@ def prepare_sharded(self, turn, optimizer):
     return turn, self.prepare_optimizer(optimizer)
 
 
+class LastFails(toys.Data):
+    """The last process never sees the fifth step's samples."""
+
+    def __init__(self, how: str) -> None:
+        self.how = how
+
+    def __getitem__(self, k: int):
+        if k >= 16 and os.environ["RANK"] == str(int(os.environ["WORLD_SIZE"]) - 1):
+            if self.how == "dies":
+                os.kill(os.getpid(), signal.SIGKILL)
+            time.sleep(600)
+        return super().__getitem__(k)
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     out, kind, how, much = (*sys.argv[1:], "all")[:4]
@@ -39,9 +57,11 @@ if __name__ == "__main__":
         accelerate.Accelerator.prepare = prepare_sharded
     # Where it goes on, it begins with other weights, which the state must replace.
     task = getattr(toys, kind)(seed=99 if (Path(out) / "run" / "states").is_dir() else 0)
-    config = toys.config(Path(out), steps=6, minutes=0.0 if much == "one step" else None)
+    config = toys.config(Path(out), steps=6, minutes=0.0 if much == "one step" else None,
+                         stall=3.0 if much == "stalls" else 600.0)
     rank = int(os.environ.get("RANK", 0))
     noise = [toys.SampleRng(0, step=0, ids=[k], stream="toy").randn(3)[0] for k in toys.StepSampler(
         config, start=0, rank=rank, world=int(os.environ.get("WORLD_SIZE", 1))).__iter__().__next__()]
     torch.save(torch.stack(noise), Path(out) / f"noise_{rank}.pt")
-    toys.fit(task, toys.Data(), config, collate=toys.collate)
+    data = LastFails(much) if much in ("dies", "stalls") else toys.Data()
+    toys.fit(task, data, config, collate=toys.collate)

@@ -1,4 +1,5 @@
-"""Two, and four, processes that share a step are one that does it alone; sharded weights are the same weights."""
+"""Two, and four, processes that share a step are one that does it alone; sharded weights are the same weights; where one
+dies or stands still, the run ends, says which, and goes on from its last state."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ import torch
 from safetensors.torch import load_file
 
 
-def train(out: Path, world: int, kind: str, how: str = "plain", much: str = "all") -> None:
+def train(out: Path, world: int, kind: str, how: str = "plain", much: str = "all", *, fails: bool = False) -> str:
+    """What was said on stderr."""
     out.mkdir(exist_ok=True)
     command = [
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(world),
@@ -26,7 +28,8 @@ def train(out: Path, world: int, kind: str, how: str = "plain", much: str = "all
         "PYTHONPATH": str(Path(__file__).parents[2]),
     }
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=400)
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert (done.returncode != 0) is fails, done.stderr[-2000:]
+    return done.stderr
 
 
 def found(out: Path) -> tuple[dict[str, torch.Tensor], list[float]]:
@@ -59,3 +62,21 @@ def test_sharded_weights_are_the_same_weights_saved_loaded_and_averaged(tmp_path
     (weights, losses), (others, curve) = found(tmp_path / "alone"), found(tmp_path / "sharded")
     torch.testing.assert_close(others, weights, rtol=0, atol=1e-6)
     assert curve == pytest.approx(losses, rel=1e-6)
+
+
+@pytest.mark.parametrize("how", ["dies", "stalls"])
+def test_a_process_that_dies_or_stands_still_ends_the_run_which_then_goes_on(tmp_path, how):
+    train(tmp_path / "alone", 2, "ToyTask")
+    said = train(tmp_path / "fails", 2, "ToyTask", much=how, fails=True)
+    run = tmp_path / "fails" / "run"
+    if how == "dies":
+        assert "local_rank: 1" in said and "SIGKILL" in said
+    else:
+        assert "process 1 is furthest behind, at step 4, data" in said
+        assert "in __getitem__" in (run / "stalls" / "rank_1.txt").read_text()
+        assert (run / "stalls" / "rank_0.txt").is_file()  # whoever waits is written down too
+    assert [path.name for path in (run / "states").glob("step_*")] == ["step_00000004"]
+    train(tmp_path / "fails", 2, "ToyTask")
+    (weights, losses), (others, curve) = found(tmp_path / "alone"), found(tmp_path / "fails")
+    assert losses == curve and weights.keys() == others.keys()
+    assert all(torch.equal(weights[name], others[name]) for name in weights)
