@@ -151,7 +151,7 @@ class Recipe:
         cls = resolve("generator", presets()[self.preset][0])
         index = manifest = None
         if self.data.shards is not None:
-            index = self._index(cls)
+            index = self._index()
             styles = tuple(sorted(index.styles.get("train", ())))
         else:
             manifest = read_manifest(self.data.manifest)
@@ -209,7 +209,10 @@ class Recipe:
             model = start.model.train()
         else:
             model = cls(config)
-            model.set_statistics(*measure_statistics(dataset, collate, MelSpectrogram(config.mel)))
+            if index is None or index.what != "latent":
+                model.set_statistics(*measure_statistics(dataset, collate, MelSpectrogram(config.mel)))
+            else:
+                model.set_statistics(first.model.mel_mean[:, 0], first.model.mel_std[:, 0])
             if first is not None:
                 model.first.load_state_dict(first.model.state_dict())
         labels = {
@@ -233,18 +236,26 @@ class Recipe:
         )
         return summary.exit_code
 
-    def _index(self, cls: type) -> Any:
+    def _index(self) -> Any:
         """The index of the shards, where this family can learn from them."""
+        from audiogen.core.checkpoint import checkpoint_hash
+        from audiogen.core.registry import resolve
         from audiogen.data.shard_store import read_index
 
-        index = read_index(self.data.shards)
+        index, family = read_index(self.data.shards), presets()[self.preset][0]
         if self.data.styles or self.data.leave_out:
             raise UserError("--data.styles and --data.leave-out choose files of a manifest: choose before you pack")
-        if index.what == "latent":
-            raise UserError(f"{self.data.shards} holds latents, and generators learn from mels (latent diffusion draws "
-                            "its latents anew): pack with --what mel")
-        if index.what == "mel" and (cls.makes == "audio" or presets()[self.preset][0] == "enhancer"):
+        if index.what == "mel" and (resolve("generator", family).makes == "audio" or family == "enhancer"):
             raise UserError(f"{self.data.shards} holds mels, and {self.preset} needs audio: pack with --what audio")
+        if index.what == "latent":
+            if family != "latent_diffusion":
+                raise UserError(f"{self.data.shards} holds latents, and {self.preset} learns from mels: pack with "
+                                "--what mel")
+            if self.first is None or self.init is not None:
+                raise UserError(f"{self.data.shards} holds latents: name the autoencoder that made them by --first")
+            if checkpoint_hash(self.first) != index.checkpoint:
+                raise UserError(f"the latents in {self.data.shards} were made by another autoencoder than --first "
+                                f"{self.first}: pack again with --checkpoint {self.first}")
         return index
 
     def _task(self, cls: type, model: Any, **more: Any) -> Any:

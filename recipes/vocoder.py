@@ -44,6 +44,7 @@ from vocoders.gan import GANConfig
 from vocoders.parallel_wavegan import ParallelWaveGANConfig
 
 DEFAULT = "parallel_wavegan"
+NEIGHBOURS = 101  # samples
 FINE_TUNE_START = 500  # a new discriminator looks on so long before it teaches a trained generator
 
 # -------------------------------------------------------------------------------- presets: one row each
@@ -115,12 +116,15 @@ def presets() -> dict[str, tuple[str, Any]]:
 
 @dataclass(frozen=True)
 class Data:
-    """What to train on: a folder, or manifests."""
+    """What to train on: a folder, manifests, or shards."""
 
     folder: Path | None = None
     """A folder of audio; it is scanned into the run's folder first."""
     manifests: tuple[Path, ...] = ()
     """Written by `audiogen scan`; each is drawn from as often, one that is named twice twice as often."""
+    shards: str | None = None
+    """In place of these: audio that `audiogen pack` wrote, a folder or an address (https://..., s3://...). What to
+    leave out is chosen before it is packed."""
     mels: Path | None = None
     """A folder of a generator's own mels of these files, .npy or .safetensors of the same names: fine-tunes on them."""
     frames: int = 64
@@ -203,9 +207,10 @@ class Recipe:
 
             judge = demo_judge(self.score_against)
         cls = _class_of(self.model)
-        manifests = self._manifests()
+        packed = self._packed("train") if self.data.shards is not None else None
+        manifests = self._manifests() if packed is None else []
         model = self._begin(cls)
-        task = VocoderTask(model, self.losses, clips=self._clips(manifests[0], self.demos))
+        task = VocoderTask(model, self.losses, clips=self._held_out(manifests, self.demos))
         self._check(task)
         if self.data.mels is not None:
             from audiogen.data.mel_pairs import MelPairs, collate_pairs
@@ -214,18 +219,21 @@ class Recipe:
                               seed=self.train.seed) for path, manifest in manifests]
             dataset: Dataset = parts[0] if len(parts) == 1 else _InTurn(parts)
             collate = collate_pairs
+        elif packed is not None:
+            dataset = Overlaid([packed], self.data, seed=self.train.seed, apart=NEIGHBOURS)
         else:
             dataset = Overlaid(self._segments(manifests), self.data, seed=self.train.seed)
         if self.init is None:
             set_statistics(model, dataset, self.model.mel)
         seconds = {path: sum(entry.seconds for entry in manifest) for path, manifest in manifests}
-        labels = {"recipe": "vocoder", "preset": self.preset, "minutes": round(sum(seconds.values()) / 60, 1)}
+        total = sum(seconds.values()) if packed is None else packed.index.seconds
+        labels = {"recipe": "vocoder", "preset": self.preset, "minutes": round(total / 60, 1)}
         summary = fit(task, dataset, self.train, collate=collate, recipe=self, labels=labels,
                       overfit_below=task.overfit_below, judge=judge)
         finished = not (summary.interrupted or self.train.plan or self.train.overfit)
         if finished and self.scored and _is_main_process():
             name = name_of("vocoder", cls)
-            self._score(self._clips(manifests[0], self.scored), name=name)
+            self._score(self._held_out(manifests, self.scored), name=name)
         return summary.exit_code
 
     # ------------------------------------------------------------------ data
@@ -244,9 +252,34 @@ class Recipe:
                     self._scan(scanned)
             paths.append(scanned)
         if not paths:
-            raise UserError("name what to train on: --data.folder SOUNDS/, or --data.manifests manifest.jsonl")
+            raise UserError("name what to train on: --data.folder SOUNDS/, --data.manifests manifest.jsonl, or "
+                            "--data.shards SHARDS/")
         read = {path: read_manifest(path) for path in dict.fromkeys(paths)}
         return [(path, read[path]) for path in paths]
+
+    def _packed(self, split: str, frames: int = 0) -> Any:
+        from audiogen.data.packed import PackedDataset
+
+        if self.data.folder or self.data.manifests or self.data.mels or self.data.open_only:
+            raise UserError("--data.shards stands in place of --data.folder, --data.manifests, --data.mels and "
+                            "--data.open-only: choose what to train on before you pack it")
+        found = PackedDataset(self.data.shards, self.model.mel, frames=frames or self.data.frames,
+                              seed=self.train.seed, split=split)
+        if found.index.what != "audio":
+            raise UserError(f"{self.data.shards} holds {found.index.what}s, and vocoders need audio: pack with --what "
+                            "audio")
+        return found
+
+    def _held_out(self, manifests: list[tuple[Path, Any]], count: int) -> list[Tensor]:
+        """Up to three seconds of `count` clips of the valid split, or of the train split where there is none."""
+        if manifests:
+            return self._clips(manifests[0], count)
+        rate, hop_length = self.model.mel.sample_rate, self.model.mel.hop_length
+        splits = {shard.split for shard in self._packed("train").index.shards}
+        packed = self._packed("valid" if "valid" in splits else "train", 3 * rate // hop_length)
+        examples = [packed[k] for k in range(min(count, len(packed)))]
+        sounds = [example.audio[:, : example.length * hop_length] for example in examples]
+        return [sound for sound in sounds if sound.shape[1] >= 8 * hop_length]
 
     def _scan(self, out: Path) -> None:
         from audiogen.data.scan import scan
@@ -368,10 +401,13 @@ class Recipe:
 
 
 class Overlaid(Dataset):
-    """Segments of several datasets, some laid over each other, at random peaks. Item k depends on (seed, k) only."""
+    """Segments of several datasets, some laid over each other, at random peaks. Item k depends on (seed, k) only.
 
-    def __init__(self, parts: list[Dataset], data: Data, *, seed: int) -> None:
-        self.parts, self.data, self.seed = parts, data, seed
+    apart: how far from k stand the samples that are laid over it. Packed ones should be of the same shards.
+    """
+
+    def __init__(self, parts: list[Dataset], data: Data, *, seed: int, apart: int = 1 << 40) -> None:
+        self.parts, self.data, self.seed, self.apart = parts, data, seed, apart
 
     def __getitem__(self, k: int):
         draws = SampleRng(self.seed, ids=[k], stream="overlay").rand(8).double()[0].tolist()
@@ -379,7 +415,7 @@ class Overlaid(Dataset):
         audio = _at_peak(example.audio, 0.0)
         if draws[1] < self.data.overlay:
             for extra in range(1 + int(draws[2] * 3)):
-                other = self.parts[int(draws[3 + extra] * len(self.parts))][k + (extra + 1) * (1 << 40)]
+                other = self.parts[int(draws[3 + extra] * len(self.parts))][k + (extra + 1) * self.apart]
                 audio = audio + _at_peak(other.audio, -12.0 * draws[6])
         low, high = self.data.peak_db
         return example._replace(audio=_at_peak(audio, low + draws[7] * (high - low)), length=self.data.frames, id=k)
@@ -392,7 +428,7 @@ class Overlaid(Dataset):
                 break
             if float(SampleRng(self.seed, ids=[k], stream=f"silent/{again}").rand(1)) < self.data.silent:
                 break
-            example = part[k + (again + 4) * (1 << 40)]
+            example = part[k + (again + 4) * self.apart]
         return example
 
     def __len__(self) -> int:

@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from data.packing import sounds
 
 from audiogen.cli import main
+from audiogen.core.audio import Audio
 from audiogen.core.errors import UserError
 from audiogen.core.parallel import parallel
 from audiogen.data.manifest import write_manifest
@@ -83,13 +85,20 @@ def test_scanned_packed_rendered_and_embedded_it_is_the_same(address, tmp_path, 
     (tmp_path / "sounds").mkdir()
     manifest = sounds(tmp_path / "sounds", (2.3, 1.0, 0.6, 1.7, 1.1, 0.8, 2.0, 1.3))
     (tmp_path / "sounds" / "empty.wav").write_bytes(b"")
+    time = torch.arange(22050) / 22050
+    for name, pitch in (("C3", 130.8), ("G4", 392.0)):
+        tone = 0.3 * torch.sin(2 * torch.pi * pitch * time) * torch.exp(-2 * time)
+        Audio(tone[None], 22050).save(tmp_path / "notes" / "cello" / f"cello_{name}.wav")
     write_manifest(tmp_path / "packed.jsonl", manifest, root=manifest.root)
     monkeypatch.chdir(tmp_path)  # the cluster's processes stand elsewhere
     for where, words in {"here": (), "there": ("--ray", address)}.items():
         os.mkdir(where)
         assert main(["scan", "sounds", "-o", f"{where}/manifest.jsonl", *words]) == 0
         assert main(["pack", "packed.jsonl", "-o", f"{where}/mels", "--what", "mel", "--shard-mb", "0.05", *words]) == 0
-        DataRules(Path(where) / "tunes", pieces=45, seconds=2.0, ray=address if words else None).run()
+        ray = address if words else None
+        DataRules(Path(where) / "tunes", pieces=45, seconds=2.0, styles=("etude",), ray=ray).run()
+        assert main(["render", f"{where}/tunes", "--notes", "notes", "--style", "cello", "--seconds", "1", "-o",
+                     f"{where}/rendered", *words]) == 0
         assert main(["embed", "sounds", "-o", f"{where}/sounds.npz", "--embedder", "melstats", "--max-skip", "0.5",
                      "--no-cache", *words]) == 0
     here, there = files(tmp_path / "here"), files(tmp_path / "there")

@@ -205,3 +205,25 @@ def test_gradients_reach_every_parameter_that_a_generator_trains(name):
         assert learns
         assert [key for key, value in learns.items() if value.grad is None or not value.grad.any()] == []
         player.module.zero_grad()
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_what_stands_in_the_padding_neither_trains_a_generator_nor_leaks(name):
+    cls, found = resolve("generator", name), []
+    for garbage in (0.0, 7.0):
+        torch.manual_seed(0)
+        generator = cls(cls.config_type()).train()
+        hop_length = generator.config.mel.hop_length
+        mel = torch.randn(3, generator.config.mel.n_mels, FRAMES) - 5
+        audio = 0.1 * torch.randn(3, 1, FRAMES * hop_length)
+        lengths = torch.tensor([FRAMES, 11, 0])  # 0: a file that could not be read
+        for index, length in enumerate(lengths.tolist()):
+            mel[index, :, length:], audio[index, :, length * hop_length :] = garbage - 5, 0.1 * garbage
+        batch = Batch(audio, mel, lengths, conditions(generator, 3), torch.arange(3))
+        for player in cls.task_type(generator).players():
+            player.loss(batch, SampleRng(0, ids=batch.ids))["loss"].backward()
+        found.append({key: value.grad for key, value in generator.named_parameters() if value.grad is not None}
+                     | dict(generator.named_buffers()))
+    for key, value in found[0].items():
+        assert torch.isfinite(value).all(), key
+        torch.testing.assert_close(value, found[1][key], rtol=1e-4, atol=1e-6, msg=key)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated
 
@@ -34,27 +36,34 @@ class Render:
     """Cut the scores into clips of this length."""
     sample_rate: Annotated[int, arg(metavar="HZ")] = 22050
     """Of the clips."""
+    workers: Annotated[int, arg(metavar="INT")] = 1
+    """Processes."""
+    ray: Annotated[str | None, arg(metavar="ADDRESS", help_behavior_hint="(default: this machine)")] = None
+    """Address of a Ray cluster that does the work (auto: the one that is running); all its machines see the folders."""
 
     def run(self) -> int:
-        from rich.progress import track
+        from rich.progress import Progress
 
-        from audiogen.core.score import Score
+        from audiogen.core.parallel import parallel
 
         if (self.notes is None) == (self.soundfont is None):
             raise UserError("give either --notes FOLDER (recorded notes) or --soundfont FILE.sf2")
         if self.seconds is not None and not self.seconds >= 1:
             raise UserError(f"--seconds {self.seconds:g} is too short; give at least 1")
-        files, facts = self._files()
-        play = self._player()
-        clips, skipped = 0, []
-        for path in track(files, description="rendering", transient=True):
-            try:
-                score = Score.read(path)
-                clips += self._render(path, score, facts.get(path.resolve(), {}), play)
-            except UserError as reason:
-                if len(files) == 1:
-                    raise
-                skipped.append(f"{path.name}: {reason}")
+        if self.workers < 1:
+            raise UserError(f"--workers {self.workers} must be at least 1")
+        here = self._absolute()  # other machines stand elsewhere
+        files = _files(here)[0]
+        _player(here)  # what is wrong with the notes is said now
+        with Progress(transient=True, disable=not sys.stderr.isatty()) as progress:
+            bar = progress.add_task("rendering", total=len(files))
+            results = parallel(_render, [(here, path) for path in files], workers=min(self.workers, len(files)),
+                               crashed="its process died", ray=self.ray, done=lambda *_: progress.advance(bar))
+        if len(files) == 1 and isinstance(results[0], str):
+            raise UserError(results[0])
+        skipped = [f"{path.name}: {result}" for path, result in zip(files, results, strict=True)
+                   if isinstance(result, str)]
+        clips = sum(result for result in results if isinstance(result, int))
         for line in skipped:
             print(f"skipped {line}")
         print(
@@ -63,7 +72,11 @@ class Render:
         )
         return 0 if clips else 1
 
-    def _files(self) -> tuple[list[Path], dict[Path, dict[str, str]]]:
+    def _absolute(self) -> Render:
+        paths = {name: getattr(self, name) for name in ("scores", "out", "notes", "soundfont")}
+        return replace(self, ray=None, **{name: path and path.absolute() for name, path in paths.items()})
+
+    def files(self) -> tuple[list[Path], dict[Path, dict[str, str]]]:
         """The MIDI files, and what metadata.csv says about each."""
         import csv
 
@@ -82,7 +95,7 @@ class Render:
                 }
         return files, facts
 
-    def _player(self):
+    def player(self):
         """-> a function score -> (audio (time,), styles, licences, credits)."""
         import numpy as np
 
@@ -125,10 +138,12 @@ class Render:
 
         return play_notes
 
-    def _render(self, path: Path, score, facts: dict[str, str], play) -> int:
+    def render(self, path: Path) -> int:
         """Write the clips of one score; -> how many."""
+        from audiogen.core.score import Score
         from audiogen.data.render import write_clip
 
+        score, facts, play = Score.read(path), _files(self)[1].get(path.resolve(), {}), _player(self)
         if not score.notes:
             raise UserError(f"{path} holds no notes")
         length = self.seconds or score.seconds
@@ -157,3 +172,22 @@ class Render:
             write_clip(self.out / relative.parent / name, audio, self.sample_rate, sidecar=sidecar, score=part)
             written += 1
         return written
+
+
+@lru_cache(maxsize=1)
+def _files(render: Render) -> tuple[list[Path], dict[Path, dict[str, str]]]:
+    return render.files()
+
+
+@lru_cache(maxsize=1)
+def _player(render: Render):
+    return render.player()
+
+
+def _render(task: tuple[Render, Path]) -> int | str:
+    """How many clips a score gave, or why none."""
+    render, path = task
+    try:
+        return render.render(path)
+    except UserError as reason:
+        return str(reason)

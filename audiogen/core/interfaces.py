@@ -51,6 +51,7 @@ class Batch(NamedTuple):
     condition: Condition
     ids: Tensor  # (batch,) int64 sample ids, the key of all randomness
     prompts: tuple[str, ...] = ()
+    latents: Tensor | None = None  # (batch, latent_dim, steps), of packed data; there is neither audio nor mel then
 
 
 class TokenBatch(NamedTuple):

@@ -71,8 +71,9 @@ class PackedDataset(Dataset):
         if self.index.what == "audio":
             audio, length, start = self._audio(sample, draw)
             return Example(audio, length, self._condition(about, start), k, about["text"])
-        mel, length, start = self._array(sample, draw)
-        return Example(torch.zeros(1, 0), length, self._condition(about, start), k, about["text"], mel)
+        array, length, start = self._array(sample, draw)
+        return Example(torch.zeros(1, 0), length, self._condition(about, start), k, about["text"],
+                       **{"mel" if self.index.what == "mel" else "latents": array})
 
     def _audio(self, sample: Sample, draw: float) -> tuple[Tensor, int, float]:
         """-> audio (1, time), frames of it that are sound, where it begins in the piece (seconds)."""

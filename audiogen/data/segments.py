@@ -40,12 +40,13 @@ Encode = Callable[[Entry, float, int, SampleRng], Condition]
 class Example(NamedTuple):
     """One segment; `condition` holds parts without the batch dimension: vector (dim,), aligned (dim, frames)."""
 
-    audio: Tensor  # (1, time) float32; (1, 0) where only its mel is known
+    audio: Tensor  # (1, time) float32; (1, 0) where only its mel is known, or its latents
     length: int  # mel frames that are sound and not padding; 0: the file could not be read
     condition: Condition
     id: int
     prompt: str
     mel: Tensor | None = None  # (n_mels, frames), where it is known already
+    latents: Tensor | None = None  # (latent_dim, steps), where those are what was packed
 
 
 class Place(NamedTuple):
@@ -229,6 +230,7 @@ def collate(examples: Sequence[Example]) -> Batch:
         condition=Condition(*(_stack(parts) for parts in zip(*(e.condition for e in examples), strict=True))),
         ids=torch.tensor([example.id for example in examples], dtype=torch.int64),
         prompts=tuple(example.prompt for example in examples),
+        latents=_stack([example.latents for example in examples]),
     )
 
 

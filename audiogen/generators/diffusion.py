@@ -188,7 +188,7 @@ class MelDiffusion(MelModel):
         sigma = self.objective.draw_sigma(rng.rand(1, device=x0.device)[:, 0])
         noise = rng.randn(*x0.shape[1:], device=x0.device)
         # The residual of a frame that the coarse model got badly wrong must not outweigh all the others.
-        x0 = x0.clamp(-WHITE, WHITE) if coarse is not None else x0
+        x0 = (x0.clamp(-WHITE, WHITE) if coarse is not None else x0) * mask  # nothing is said by what is no sound
         x = x0 + sigma[:, None, None] * noise
         denoised = self.denoise(x, sigma, condition, coarse)
         weight = self.objective.weight(sigma)[:, None, None]

@@ -21,6 +21,7 @@ from audiogen.core.mel_format import MelFormat
 from audiogen.core.rng import SampleRng
 from audiogen.generators.diffusion import Coarse, CoarseNetwork, MelDiffusion, MelDiffusionConfig, Sampling
 from audiogen.generators.networks.gated import GatedConfig
+from audiogen.generators.mel_model import frame_mask
 from audiogen.signal.degrade import add_noise, coloured_noise, low_pass
 from audiogen.signal.mel import MelSpectrogram
 
@@ -109,8 +110,10 @@ class MelEnhancer(MelDiffusion):
     @torch.no_grad()
     def example(self, batch: Batch, rng: SampleRng) -> Condition:
         """The batch's audio, spoiled, as a condition; the batch is the rng's."""
-        spoiled = self.config.spoiling.spoil(batch.audio, self.config.mel.sample_rate, rng)
-        mel = self.front_end[0].to(spoiled.device)(spoiled)[..., : batch.audio.shape[-1] // self.config.mel.hop_length]
+        hop_length = self.config.mel.hop_length
+        sound = frame_mask(batch.lengths * hop_length, batch.audio)
+        spoiled = self.config.spoiling.spoil(batch.audio * sound, self.config.mel.sample_rate, rng)
+        mel = self.front_end[0].to(spoiled.device)(spoiled)[..., : batch.audio.shape[-1] // hop_length]
         return Condition(vector=batch.condition.vector, aligned=self.standardise(mel))
 
     def enhance(

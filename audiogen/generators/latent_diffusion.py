@@ -125,16 +125,20 @@ class LatentDiffusion(MelModel):
     def loss(self, batch: Batch, rng: SampleRng) -> dict[str, Tensor]:
         """"loss", which is "diffusion", the objective's own; "spread": root mean square of what is diffused, about 1.
 
-        Latents are drawn from q(z | mel), not its mean: as the decoder and the prior had them.
+        Latents are drawn from q(z | mel), not its mean: as the decoder and the prior had them. Packed ones are the
+        mean, which spares the encoder its work.
         """
-        config, frames = self.config, batch.mel.shape[2]
+        config = self.config
+        frames = batch.mel.shape[2] if batch.latents is None else batch.condition.aligned.shape[2]
         with torch.no_grad():
             at = levels(frames, len(config.first.widths), batch.lengths)
             mask = at.masks[-1]  # (batch, 1, latent frames)
             condition = drop(batch.condition, {"vector": config.drop_vector, "aligned": config.drop_aligned}, rng)
             condition = condition._replace(aligned=condition.aligned * at.masks[0])
             origin = self._origin(condition, frames, batch.lengths)
-            z = self.first.draw(self.first.posterior(batch.mel, batch.lengths), rng)
+            z = batch.latents
+            if z is None:
+                z = self.first.draw(self.first.posterior(batch.mel, batch.lengths), rng)
             x0 = ((z - origin.mean) * torch.exp(-origin.log_std)).clamp(-FARTHEST, FARTHEST) * mask
             aligned = self._aligned(condition, origin) * mask
             vector = drop(Condition(vector=condition.vector), {"vector": config.drop_guide}, rng.fork("guide")).vector

@@ -348,7 +348,7 @@ class _Run:
         from accelerate.utils import send_to_device
 
         batch = send_to_device(batch, self.accelerator.device, non_blocking=True)
-        if self.front_end is not None and batch.mel is None:
+        if self.front_end is not None and batch.mel is None and batch.latents is None:
             with torch.no_grad():
                 batch = batch._replace(mel=self.front_end(batch.audio))
         return batch
@@ -357,7 +357,10 @@ class _Run:
         """Seconds of audio in a step; 0 for notes, which have none."""
         if self.task.mel is None:
             return 0.0
-        time = batch.audio.shape[-1] or batch.mel.shape[-1] * self.task.mel.hop_length  # packed mels have no audio
+        time = batch.audio.shape[-1]
+        if not time:  # packed mels and latents
+            frames = batch.mel if batch.mel is not None else batch.condition.aligned
+            time = frames.shape[-1] * self.task.mel.hop_length
         return self.config.batch_size * time / self.task.mel.sample_rate
 
     # ------------------------------------------------------------------ state

@@ -83,16 +83,6 @@ def test_penalties_are_lazy_and_every_preset_trains(preset):
             player.module.zero_grad()
 
 
-def test_padding_trains_neither_player():
-    made = model()
-    task, given = made.task_type(made), batch()
-    other = given._replace(mel=given.mel.clone())
-    other.mel[1, :, 16:] = 9.0
-    for player in task.players():
-        a, b = (player.loss(x, SampleRng(0, ids=x.ids, stream="same"))["loss"] for x in (given, other))
-        assert torch.equal(a, b), player.name
-
-
 def test_noise_of_the_frames_and_of_the_clip():
     noise = model().noise(SampleRng(0, ids=[1, 2]), 200)
     assert noise.shape == (2, 6, 200)

@@ -81,15 +81,6 @@ def test_step_by_step_it_computes_what_it_computes_at_once(cell, group):
     torch.testing.assert_close(mixture.mean.gather(2, best)[:, :-1, 0], x[:, :-1], rtol=1e-4, atol=1e-4)
 
 
-def test_padding_does_not_train():
-    made, batch = model(), world(3, 40)
-    batch = batch._replace(lengths=torch.tensor([40, 21, 0]))
-    other = batch._replace(mel=batch.mel.clone())
-    other.mel[1, :, 21:] = other.mel[2] = 3.0
-    a, b = (made.loss(x, SampleRng(0, ids=x.ids))["loss"] for x in (batch, other))
-    assert torch.equal(a, b) and torch.isfinite(a)
-
-
 def test_guidance_moves_the_clip_away_from_the_unwanted_style():
     made, _ = trained(model(), 30)
     condition = world(2, 40, seed=2).condition  # the first two styles

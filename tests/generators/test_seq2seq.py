@@ -60,15 +60,6 @@ def test_step_by_step_it_computes_what_it_computes_at_once():
     assert made.loss(batch._replace(mel=clip), SampleRng(0, ids=batch.ids))["error"] < 1e-5
 
 
-def test_padding_does_not_train():
-    made, batch = model(), world(3, 40)
-    batch = batch._replace(lengths=torch.tensor([40, 21, 0]))
-    other = batch._replace(mel=batch.mel.clone())
-    other.mel[1, :, 21:] = other.mel[2] = 3.0
-    a, b = (made.loss(x, SampleRng(0, ids=x.ids))["loss"] for x in (batch, other))
-    assert torch.equal(a, b) and torch.isfinite(a)
-
-
 def test_a_clip_does_not_depend_on_the_notes_of_its_neighbour():
     made, condition = model().eval(), world(2, 40).condition
     together = made.sample(condition, 40, rng=SampleRng(0, ids=[7, 8]))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 from data.packing import sounds
 
 from audiogen.cli import main
-from audiogen.core.checkpoint import load_checkpoint
+from audiogen.core.checkpoint import load_checkpoint, save_checkpoint
 from audiogen.core.mel_format import MelFormat
+from audiogen.data.manifest import read_manifest, write_manifest
 from audiogen.data.pack import PackSettings, pack
 from audiogen.data.packed import PackedDataset
 from audiogen.data.segments import collate
@@ -22,6 +24,7 @@ from audiogen.training.fit import _Run
 def folder(tmp_path_factory):
     place = tmp_path_factory.mktemp("shards")
     manifest = sounds(place, (1.2, 1.0))
+    write_manifest(place / "all.jsonl", manifest, root=place)
     for what in ("audio", "mel"):
         pack(manifest, place / what, PackSettings(what, piece=0.6), workers=1)
     return place
@@ -66,9 +69,46 @@ def test_shards_that_do_not_fit_are_one_clear_line(folder, tmp_path, capsys, wha
     assert said in told and told.count("\n") == 1
 
 
-def test_latents_are_refused(folder, tmp_path, capsys):
-    (tmp_path / "latent").mkdir()
-    values = json.loads((folder / "mel" / "index.json").read_text()) | {"what": "latent"}
-    (tmp_path / "latent" / "index.json").write_text(json.dumps(values))
-    assert main(words(tmp_path, "latent", tmp_path / "run")) == 2
-    assert "holds latents" in capsys.readouterr().err
+@pytest.fixture(scope="module")
+def stage(folder):
+    """An autoencoder trained for a step, and latents of its making."""
+    small = ("--model.widths", "16", "24", "--model.latent-dim", "8")
+    run = folder / "vae"
+    assert main([*words(folder, "audio", run, "--preset", "vae", *small), "--train.steps", "1"]) == 0
+    pack(read_manifest(folder / "all.jsonl"), folder / "latent",
+         PackSettings("latent", piece=0.6, checkpoint=run / "model"), workers=1)
+    return run / "model"
+
+
+LATENT = ("--preset", "latent_diffusion", "--model.gated.width", "16", "--model.gated.depth", "2",
+          "--model.gated.means")
+
+
+def test_latent_diffusion_learns_from_latents(folder, stage, tmp_path, monkeypatch):
+    seconds = []
+    audio_seconds = _Run._audio_seconds
+    monkeypatch.setattr(_Run, "_audio_seconds",
+                        lambda run, batch: seconds.append(audio_seconds(run, batch)) or seconds[-1])
+    assert main([*words(folder, "latent", tmp_path / "run", *LATENT), "--first", str(stage)]) == 0
+    model, first = load_checkpoint(tmp_path / "run" / "model").model, load_checkpoint(stage).model
+    assert torch.equal(model.mel_mean, first.mel_mean) and set(seconds) == {2 * 16 * 256 / 22050}
+    dataset = PackedDataset(folder / "latent", frames=16, vocabulary=None)
+    heard = PackedDataset(folder / "mel", frames=16)
+    whole = first.encode(heard[3].mel[None])
+    assert dataset[3].latents.shape == whole[0].shape and dataset[3].mel is None
+
+
+@pytest.mark.parametrize("more, said", [
+    ((), "learns from mels: pack with --what mel"),
+    (LATENT, "name the autoencoder that made them by --first"),
+    ((*LATENT, "--first", "other"), "made by another autoencoder"),
+])
+def test_latents_that_do_not_fit_are_one_clear_line(folder, stage, tmp_path, monkeypatch, capsys, more, said):
+    monkeypatch.chdir(tmp_path)
+    found = load_checkpoint(stage)
+    with torch.no_grad():
+        found.model.mel_mean += 1
+    save_checkpoint(tmp_path / "other", found.model, room="generator", labels=found.labels)
+    assert main(words(folder, "latent", tmp_path / "run", *more)) == 2
+    told = capsys.readouterr().err
+    assert said in told and told.count("\n") == 1

@@ -1,5 +1,5 @@
-"""Two, and four, processes that share a step are one that does it alone; sharded weights are the same weights; where one
-dies or stands still, the run ends, says which, and goes on from its last state."""
+"""Two, and four, processes that share a step are one that does it alone; sharded weights are the same weights; where
+one dies or stands still, the run ends, says which, and goes on from its last state."""
 
 from __future__ import annotations
 
