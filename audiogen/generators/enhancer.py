@@ -20,8 +20,8 @@ from audiogen.core.interfaces import Batch, Condition
 from audiogen.core.mel_format import MelFormat
 from audiogen.core.rng import SampleRng
 from audiogen.generators.diffusion import Coarse, CoarseNetwork, MelDiffusion, MelDiffusionConfig, Sampling
-from audiogen.generators.networks.gated import GatedConfig
 from audiogen.generators.mel_model import frame_mask
+from audiogen.generators.networks.gated import GatedConfig
 from audiogen.signal.degrade import add_noise, coloured_noise, low_pass
 from audiogen.signal.mel import MelSpectrogram
 

@@ -15,15 +15,17 @@ into silence (the commonest sound there is, and the easiest to go on with), a dr
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from audiogen.conditioning.piano_roll import ROLL_DIM
 from audiogen.core.errors import UserError
 from audiogen.core.interfaces import Condition
+from audiogen.core.mel_format import MelFormat
 from audiogen.core.rng import SampleRng
 from audiogen.generators.mel_model import MelModel
 from audiogen.generators.mixture_density import Mixture, MixtureDensity, mixture_mean
@@ -50,6 +52,53 @@ class FrameSampling:
             value = getattr(self, name)
             if not (math.isfinite(value) and 0 <= value <= most):
                 raise UserError(f"{name}={value}: choose 0 to {most}")
+
+
+@dataclass(frozen=True)
+class SpoilConfig:
+    """How training spoils the past that a model sees."""
+
+    noise: float = 0.6
+    """Largest deviation of the noise; each clip draws its own."""
+    wrong: float = 0.6
+    """Largest share of a clip's steps whose past is replaced: by silence, or by frames of another time and level."""
+    span: int = 25
+    """About so many steps in a row are replaced."""
+    hide: float = 0.15
+    """Share of steps that do not see the past at all."""
+
+    def __post_init__(self) -> None:
+        if not (self.noise >= 0 and 0 <= self.wrong < 1 and 0 <= self.hide <= 1 and self.span >= 1):
+            raise UserError(f"spoil: noise={self.noise} must be at least 0, wrong={self.wrong} and hide={self.hide} "
+                            f"shares, span={self.span} at least 1")
+
+
+@dataclass(frozen=True)
+class FrameStepsConfig:
+    """What the configurations of such models have in common."""
+
+    mel: MelFormat = MelFormat()
+    group: int = 2
+    """Frames of a step: two are 23 ms."""
+    components: int = 4
+    """Gaussians of the mixture."""
+    rank: int = 8
+    """Directions in which a component's bins move together; 0: each bin by itself."""
+    past_dim: int = 128
+    spoil: SpoilConfig = SpoilConfig()
+    """How training spoils the past, lest the model rely on it."""
+    centre: float = 0.3
+    """Weight of the L1 distance of the centre, which is predicted without a past."""
+    vector_dim: int = 64
+    aligned_dim: int = ROLL_DIM
+    drop_vector: float = 0.1
+    drop_aligned: float = 0.1
+    sampling: FrameSampling = field(default_factory=FrameSampling)
+
+    def __post_init__(self) -> None:
+        for name, least in (("group", 1), ("components", 1), ("rank", 0)):
+            if getattr(self, name) < least:
+                raise UserError(f"{name}={getattr(self, name)} must be at least {least}")
 
 
 def to_steps(x: Tensor, group: int) -> Tensor:
@@ -93,25 +142,6 @@ class Past(NamedTuple):
 def silent_step(model: MelModel, group: int) -> Tensor:
     """A step of digital silence, in deviations: (group * n_mels,)."""
     return ((model.config.mel.lowest - model.mel_mean) / model.mel_std)[:, 0].tile(group)
-
-
-@dataclass(frozen=True)
-class SpoilConfig:
-    """How training spoils the past that a model sees."""
-
-    noise: float = 0.6
-    """Largest deviation of the noise; each clip draws its own."""
-    wrong: float = 0.6
-    """Largest share of a clip's steps whose past is replaced: by silence, or by frames of another time and level."""
-    span: int = 25
-    """About so many steps in a row are replaced."""
-    hide: float = 0.15
-    """Share of steps that do not see the past at all."""
-
-    def __post_init__(self) -> None:
-        if not (self.noise >= 0 and 0 <= self.wrong < 1 and 0 <= self.hide <= 1 and self.span >= 1):
-            raise UserError(f"spoil: noise={self.noise} must be at least 0, wrong={self.wrong} and hide={self.hide} "
-                            f"shares, span={self.span} at least 1")
 
 
 def spoiled_past(steps: Tensor, silence: Tensor, rng: SampleRng, config: SpoilConfig) -> Past:

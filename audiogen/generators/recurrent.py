@@ -10,23 +10,21 @@ step costs the same wherever in the clip it is.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from audiogen.conditioning.guidance import drop
-from audiogen.conditioning.piano_roll import ROLL_DIM
 from audiogen.core.errors import UserError
 from audiogen.core.interfaces import Batch, Condition
-from audiogen.core.mel_format import MelFormat
 from audiogen.core.rng import SampleRng
 from audiogen.generators.condition_network import ConditionNetwork
 from audiogen.generators.frame_steps import (
     FrameOutput,
     FrameSampling,
-    SpoilConfig,
+    FrameStepsConfig,
     frame_losses,
     own_past,
     silent_step,
@@ -43,38 +41,22 @@ CELLS = {"lstm": nn.LSTM, "gru": nn.GRU}
 
 
 @dataclass(frozen=True)
-class RecurrentConfig:
-    mel: MelFormat = MelFormat()
+class RecurrentConfig(FrameStepsConfig):
     cell: str = "lstm"
     """"lstm" or "gru"."""
     width: int = 384
     depth: int = 2
-    group: int = 2
-    """Frames of a step: two are 23 ms."""
-    components: int = 4
-    """Gaussians of the mixture."""
-    rank: int = 8
-    """Directions in which a component's bins move together; 0: each bin by itself."""
     context: GatedConfig = GatedConfig(width=192, depth=6, means=())
     context_dim: int = 96
     """Features of a frame that the context gives the recurrent layers."""
-    past_dim: int = 128
-    spoil: SpoilConfig = SpoilConfig()
-    """How training spoils the past, lest the model rely on it."""
-    centre: float = 0.3
-    """Weight of the L1 distance of the centre, which is predicted without a past."""
-    vector_dim: int = 64
-    aligned_dim: int = ROLL_DIM
-    drop_vector: float = 0.1
-    drop_aligned: float = 0.1
-    sampling: FrameSampling = field(default_factory=FrameSampling)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.cell not in CELLS:
             raise UserError(f"recurrent: cell={self.cell!r} must be 'lstm' or 'gru'")
-        for name, least in (("width", 1), ("depth", 1), ("group", 1), ("components", 1), ("rank", 0)):
-            if getattr(self, name) < least:
-                raise UserError(f"recurrent: {name}={getattr(self, name)} must be at least {least}")
+        for name in ("width", "depth"):
+            if getattr(self, name) < 1:
+                raise UserError(f"recurrent: {name}={getattr(self, name)} must be at least 1")
 
 
 class RecurrentMel(MelModel):

@@ -13,7 +13,7 @@ reads the token for "no note" all the time.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -25,13 +25,12 @@ from audiogen.conditioning.guidance import drop
 from audiogen.conditioning.piano_roll import PITCHES, ROLL_DIM
 from audiogen.core.errors import UserError
 from audiogen.core.interfaces import Batch, Condition
-from audiogen.core.mel_format import MelFormat
 from audiogen.core.rng import SampleRng
 from audiogen.generators.condition_network import LineStrength
 from audiogen.generators.frame_steps import (
     FrameOutput,
     FrameSampling,
-    SpoilConfig,
+    FrameStepsConfig,
     frame_losses,
     own_past,
     silent_step,
@@ -59,10 +58,7 @@ from audiogen.generators.task import GeneratorTask
 
 
 @dataclass(frozen=True)
-class Seq2SeqConfig:
-    mel: MelFormat = MelFormat()
-    group: int = 2
-    """Frames of a step: two are 23 ms."""
+class Seq2SeqConfig(FrameStepsConfig):
     token_dim: int = 160
     """Size of an encoded note."""
     reader_width: int = 256
@@ -76,28 +72,12 @@ class Seq2SeqConfig:
     """Seconds: how far from a note's time attention may be at little cost."""
     centre_width: int = 256
     decoder_width: int = 384
-    components: int = 4
-    """Gaussians of the mixture."""
-    rank: int = 8
-    """Directions in which a component's bins move together; 0: each bin by itself."""
-    past_dim: int = 128
     style_dim: int = 96
-    spoil: SpoilConfig = SpoilConfig()
-    """How training spoils the past, lest the model rely on it."""
-    centre: float = 0.3
-    """Weight of the L1 distance of the centre, which is predicted without a past."""
-    vector_dim: int = 64
-    aligned_dim: int = ROLL_DIM
-    drop_vector: float = 0.1
-    drop_aligned: float = 0.1
-    sampling: FrameSampling = field(default_factory=FrameSampling)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.aligned_dim != ROLL_DIM:
             raise UserError(f"seq2seq: aligned_dim={self.aligned_dim}: notes are read from a piano roll of {ROLL_DIM}")
-        for name, least in (("group", 1), ("components", 1), ("rank", 0)):
-            if getattr(self, name) < least:
-                raise UserError(f"seq2seq: {name}={getattr(self, name)} must be at least {least}")
         if self.reach <= 0 or self.guide_width <= 0 or self.token_dim % 2:
             raise UserError(f"seq2seq: reach={self.reach} and guide_width={self.guide_width} must be positive, "
                             f"token_dim={self.token_dim} even")
