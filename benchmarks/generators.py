@@ -80,7 +80,7 @@ ROWS: dict[str, Row] = {
     "seq2seq": Row(),
     "mel_codec": Row(words=("--train.learning-rate", "2e-3")),  # stands below token_transformer; makes nothing itself
     "token_transformer": Row(after="--first mel_codec"),
-    "wavenet": Row(words=("--data.frames", "16", "--train.learning-rate", "3e-3")),
+    "wavenet": Row(words=("--data.frames", "24", "--train.learning-rate", "1e-2", "--train.batch-size", "4")),
 }
 
 

@@ -1,9 +1,9 @@
-"""Trains families for the same time: as many steps as fit into it, so that each sees the end of its schedule."""
+"""Trains families for the same time of a core: as many steps as fit into it, so that each sees its schedule end."""
 
 from __future__ import annotations
 
-import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -15,7 +15,7 @@ from audiogen.core.errors import UserError
 
 SHORT = ("--train.batch-size", "8", "--train.warmup", "50", "--train.ema", "0.99", "--train.log-every", "20",
          "--train.demo-every", "1000000", "--train.threads", "1")
-TRIAL = 32  # steps whose pace, in their second half, says how many there can be
+TRIAL = 16  # steps
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class ShortTraining:
     rows: Mapping[str, Row]
     runs: Path
     minutes: float
+    """Of a core."""
     data: tuple[str, ...]
     """The words that say what is trained on."""
 
@@ -61,18 +62,27 @@ class ShortTraining:
             words += ["--preset", row.preset or name]
         self.runs.mkdir(parents=True, exist_ok=True)
         log = self.runs / f"{name}.log"
-        with tempfile.TemporaryDirectory() as folder:  # not --train.plan: a GAN has penalties every few steps
-            trial = ("--train.run", folder, "--train.steps", str(TRIAL), "--train.log-every", str(TRIAL // 2))
-            _run([*words, *trial], log)
-            last = (Path(folder) / "log.jsonl").read_text().splitlines()[-1]
-        steps = max(TRIAL, int(json.loads(last)["steps_per_second"] * self.minutes * row.share * 60))
+        # Of the processor's seconds, not the clock's: others may use it too. Not --train.plan's: a GAN has penalties
+        # every few steps only.
+        short, long = (self._cost(words, trial, log) for trial in (TRIAL, 3 * TRIAL))
+        steps = max(TRIAL, int(2 * TRIAL / (long - short) * self.minutes * row.share * 60))
         words += ["--train.run", str(self.runs / name), "--train.steps", str(steps)]
         print(" ".join(words[3:]), flush=True)
         _run(words, log)
 
 
-def _run(words: Sequence[str], log: Path) -> None:
+    def _cost(self, words: Sequence[str], steps: int, log: Path) -> float:
+        """Seconds of a core that a training of `steps` takes, with all that is done once."""
+        with tempfile.TemporaryDirectory() as folder:
+            return _run([*words, "--train.run", folder, "--train.steps", str(steps)], log)
+
+
+def _run(words: Sequence[str], log: Path) -> float:
+    """Seconds of a core that a command takes; what it says goes to `log`."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     with open(log, "w") as file:
         ended = subprocess.run(words, stdout=file, stderr=subprocess.STDOUT, env=os.environ | {"OMP_NUM_THREADS": "1"})
     if ended.returncode:
         raise UserError(f"a training ended with {ended.returncode}: see {log}")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

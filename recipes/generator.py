@@ -40,7 +40,7 @@ ROWS: dict[str, tuple[dict[str, Any], int]] = {
     "vae": (dict(steps=20_000, learning_rate=2e-3), 172),
     "beta_vae": (dict(steps=20_000, learning_rate=2e-3), 172),
     "infovae": (dict(steps=20_000, learning_rate=2e-3), 172),
-    "wavenet": (dict(steps=20_000, batch_size=8, learning_rate=2e-3), 32),
+    "wavenet": (dict(steps=20_000, batch_size=8, learning_rate=5e-3), 32),
     "distill": (dict(steps=5_000, learning_rate=3e-4, ema=0.99), 172),
 }
 

@@ -56,10 +56,12 @@ class WaveNetGeneratorConfig:
 
     mel: MelFormat = MelFormat(sample_rate=8000, n_fft=512, win_length=512, hop_length=128, n_mels=64, f_max=4000.0)
     network: WaveNetStackConfig = WaveNetStackConfig(
-        output="softmax", layers=20, channels=32, gate_channels=32, skip_channels=64, gain=0.6, preemphasis=0.85
+        output="softmax", layers=10, kernel_size=3, channels=32, gate_channels=32, skip_channels=64, skip_scale="none",
+        gain=0.6, preemphasis=0.85,
     )
-    """Two cycles of ten layers: a sample hears the 2047 before it, 256 ms. What is drawn wrongly, and the noise of the
-    codes, is white; without the pre-emphasis it falls like the spectrum of music (LPCNet: Valin & Skoglund 2019)."""
+    """A sample hears the 2047 before it, 256 ms. Ten layers of three taps learn as much a step as twenty of two, for
+    two thirds of the work. What is drawn wrongly, and the noise of the codes, is white; without the pre-emphasis it
+    falls like the spectrum of music (LPCNet: Valin & Skoglund 2019)."""
     context: GatedConfig = GatedConfig(width=128, depth=6, means=(), bands=1)
     """Over the frames of the roll, ahead and back: what the sound of a note depends on beyond the last 256 ms."""
     local_dim: int = 64
@@ -82,8 +84,8 @@ class WaveNetGenerator(MelModel):
     presets = {  # four times the work a sample; about as much as one core draws in real time
         "wavenet_64": WaveNetGeneratorConfig(
             network=WaveNetStackConfig(
-                output="softmax", layers=20, channels=64, gate_channels=64, skip_channels=128, gain=0.6,
-                preemphasis=0.85,
+                output="softmax", layers=10, kernel_size=3, channels=64, gate_channels=64, skip_channels=128,
+                skip_scale="none", gain=0.6, preemphasis=0.85,
             )
         ),
     }

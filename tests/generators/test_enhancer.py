@@ -93,3 +93,29 @@ def test_the_verb_writes_a_sound_of_the_same_length_and_other_families_are_refus
     assert "audiogen enhance" in capsys.readouterr().err
     assert main(["enhance", str(tmp_path / "a.wav"), "--checkpoint", str(DEFAULT), "-o", str(tmp_path / "d.wav")]) == 2
     assert "cannot enhance" in capsys.readouterr().err
+
+
+def test_the_shipped_one_takes_noise_out_and_leaves_a_good_recording_alone():
+    """Notes that it was never trained on."""
+    from audiogen.cli.enhance import SHIPPED
+    from audiogen.core.checkpoint import load_checkpoint
+    from audiogen.signal.degrade import add_noise, low_pass
+
+    model = load_checkpoint(SHIPPED, room="generator").model
+    front_end, time = MelSpectrogram(model.config.mel), torch.arange(RATE) / RATE
+    audio = torch.cat([sum(torch.sin(2 * torch.pi * hertz * h * time) / h for h in range(1, 31)) * torch.exp(-3 * time)
+                       for hertz in (220.0, 329.6)])[None, None] * 0.1
+    noise = torch.randn(audio.shape, generator=torch.Generator().manual_seed(0))
+    clean = front_end(audio)
+
+    def error(sound: torch.Tensor) -> tuple[float, float]:
+        mel = front_end(sound)
+        with torch.inference_mode():
+            mended = model.enhance(mel, rng=SampleRng(0, ids=[0]))
+        return float((mel - clean).abs().mean()), float((mended - clean).abs().mean())
+
+    before, after = error(add_noise(audio, noise, torch.tensor([10.0])))
+    assert after < 0.9 * before
+    before, after = error(low_pass(audio, torch.tensor([2500.0]), RATE))
+    assert after < before
+    assert error(audio)[1] < 0.5
