@@ -38,8 +38,9 @@ BLOCK = 32  # frames whose conditions are computed together
 
 @dataclass(frozen=True)
 class WaveNetSampling:
-    temperature: float = 1.0
-    """1: drawn as the network says; below: nearer to its best guess; 0: the best guess itself, mostly a hum."""
+    temperature: float = 0.8
+    """1: drawn as the network says; below: nearer to its best guess; 0: the best guess itself, mostly a hum. A network
+    of few steps is unsure of everything, which sounds as hiss."""
     precision: str = "float32"
     """Of the weights: "float32", "bfloat16" or "int8" (each smaller, faster and rougher than the one before)."""
 

@@ -64,9 +64,16 @@ def test_sharded_weights_are_the_same_weights_saved_loaded_and_averaged(tmp_path
     assert curve == pytest.approx(losses, rel=1e-6)
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The run of two processes that nothing happens to."""
+    out = tmp_path_factory.mktemp("undisturbed")
+    train(out, 2, "ToyTask")
+    return found(out)
+
+
 @pytest.mark.parametrize("how", ["dies", "stalls"])
-def test_a_process_that_dies_or_stands_still_ends_the_run_which_then_goes_on(tmp_path, how):
-    train(tmp_path / "alone", 2, "ToyTask")
+def test_a_process_that_dies_or_stands_still_ends_the_run_which_then_goes_on(tmp_path, undisturbed, how):
     said = train(tmp_path / "fails", 2, "ToyTask", much=how, fails=True)
     run = tmp_path / "fails" / "run"
     if how == "dies":
@@ -77,6 +84,6 @@ def test_a_process_that_dies_or_stands_still_ends_the_run_which_then_goes_on(tmp
         assert (run / "stalls" / "rank_0.txt").is_file()  # whoever waits is written down too
     assert [path.name for path in (run / "states").glob("step_*")] == ["step_00000004"]
     train(tmp_path / "fails", 2, "ToyTask")
-    (weights, losses), (others, curve) = found(tmp_path / "alone"), found(tmp_path / "fails")
+    (weights, losses), (others, curve) = undisturbed, found(tmp_path / "fails")
     assert losses == curve and weights.keys() == others.keys()
     assert all(torch.equal(weights[name], others[name]) for name in weights)
