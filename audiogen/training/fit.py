@@ -29,6 +29,7 @@ from audiogen.training import plan
 from audiogen.training.config import TrainConfig, rate_at
 from audiogen.training.ema import averaged
 from audiogen.training.guard import Guard
+from audiogen.training.lock import alone
 from audiogen.training.meter import Meter, forget_lines_after, forget_peak, peak_memory_mib, recent_peak_mib
 from audiogen.training.state import forget_old_states, load_state_folder, newest_state, save_state, whole
 from audiogen.training.steps import StepSampler, halves, is_out_of_memory
@@ -88,7 +89,9 @@ def fit(
         torch.set_num_threads(config.threads)
     if config.overfit or config.plan:
         return _Run(task, dataset, config, collate, recipe, labels or {}, card, overfit_below, None).short()
-    return _Run(task, dataset, config, collate, recipe, labels or {}, card, None, judge).train()
+    run = _Run(task, dataset, config, collate, recipe, labels or {}, card, None, judge)
+    with alone(config.run) if run.accelerator.is_main_process else nullcontext():
+        return run.train()
 
 
 class _Run:

@@ -15,6 +15,7 @@ from training import survivors
 from training.outcome import outcome
 
 from audiogen.core.errors import UserError
+from audiogen.training.lock import alone
 from audiogen.training.state import newest_state
 from audiogen.training.watchdog import Watchdog
 
@@ -260,3 +261,18 @@ def test_the_plan_names_the_accumulation_that_fits(one_go, capsys):
         one_go("other", plan=True, memory="1MiB")
     with pytest.raises(UserError, match="no amount of memory"):
         one_go("third", plan=True, memory="much")
+
+
+def test_a_folder_that_is_being_trained_in_is_refused_until_its_process_is_gone(tmp_path):
+    child = survivors.start("diffusion", tmp_path / "run", wait=1.0)
+    while not list((tmp_path / "run").glob("states/step_*")):
+        time.sleep(0.02)
+    other = survivors.start("diffusion", tmp_path / "run")
+    other.join()
+    assert other.exitcode == 1 and survivors.kill(child)  # which let go of it
+    again = survivors.start("diffusion", tmp_path / "run")
+    again.join()
+    assert again.exitcode == 0
+    with alone(tmp_path / "run"), pytest.raises(UserError, match="being trained by another process"), alone(
+            tmp_path / "run"):
+        pass
