@@ -22,7 +22,7 @@ def alone(run: Path) -> Iterator[None]:
     except Timeout:
         raise UserError(f"{run} is being trained by another process: wait for it, stop it, or choose another "
                         "--train.run") from None
-    except (NotImplementedError, OSError):
+    except (RuntimeError, OSError):  # what filelock says of such a file system
         yield
         return
     try:
