@@ -181,14 +181,15 @@ def kills(folder: Path, count: int) -> dict[str, Any]:
     moments, result = random.Random(0), {}
     for kind in survivors.KINDS:
         whole = folder / f"{kind}_whole"
-        survivors.start(kind, whole).join()
-        expected = outcome(whole)
+        child, began = survivors.start(kind, whole, wait=0.005), time.monotonic()
+        child.join()
+        expected, took = outcome(whole), time.monotonic() - began
         row = {"kills": 0, "runs": 0, "equal": 0}
         while row["kills"] < -(-count // len(survivors.KINDS)):
             run = folder / f"{kind}_{row['runs']}"
             while True:
                 child = survivors.start(kind, run, wait=0.005)
-                child.join(moments.uniform(0.1, 5.0))
+                child.join(moments.uniform(0.05, took))
                 if not child.is_alive():
                     break
                 row["kills"] += survivors.kill(child)
