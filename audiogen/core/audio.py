@@ -43,7 +43,7 @@ class Audio:
                 frames = -1 if seconds is None else round(seconds * file.samplerate)
                 samples = file.read(frames, dtype="float32", always_2d=True)
                 rate = file.samplerate
-        except (soundfile.LibsndfileError, RuntimeError) as reason:
+        except (soundfile.LibsndfileError, RuntimeError, MemoryError) as reason:
             raise UserError(f"{path} cannot be read as audio ({str(reason).rstrip('.')})") from None
         if not np.isfinite(samples).all():
             raise UserError(f"{path} holds NaN or infinite samples")
