@@ -260,7 +260,8 @@ def test_the_cache_keeps_to_its_limit_and_forgets_the_oldest(folder, server, tmp
 
 @pytest.mark.filterwarnings("ignore")  # it leaves its files to be closed by chance
 def test_webdataset_reads_our_shards(folder):
-    webdataset = pytest.importorskip("webdataset")
+    import webdataset
+
     index = read_index(str(folder / "mel"))
     found = [sample for shard in index.shards
              for sample in webdataset.WebDataset(str(folder / "mel" / shard.name), shardshuffle=False).decode()]
