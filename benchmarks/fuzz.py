@@ -241,7 +241,8 @@ def fuzz(folder: Path, mutations: int, *, seed: int = 0, children: int = 2, limi
                 if what != "begun":
                     counts[name, what] += 1
                 if what == "failed" or (what == "refused" and "\n" in said.strip()):
-                    findings.append({"number": number, "file": name, "what": what, "said": said.strip().splitlines()[-1]})
+                    last = said.strip().splitlines()[-1]  # no paths of the machine, which a traceback has
+                    findings.append({"number": number, "file": name, "what": what, "said": last})
                     print(findings[-1], file=sys.stderr, flush=True)
         for key in list(selector.get_map().values()):
             if time.monotonic() - key.data["since"] > limit and not key.data.get("killed"):

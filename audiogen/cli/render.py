@@ -53,6 +53,8 @@ class Render:
         if self.workers < 1:
             raise UserError(f"--workers {self.workers} must be at least 1")
         here = self._absolute()  # other machines stand elsewhere
+        _files.cache_clear()  # the folders may have changed since this process last looked
+        _player.cache_clear()
         files = _files(here)[0]
         _player(here)  # what is wrong with the notes is said now
         with Progress(transient=True, disable=not sys.stderr.isatty()) as progress:

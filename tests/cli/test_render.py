@@ -40,6 +40,13 @@ def test_processes_render_what_one_renders(folder):
     assert facts["styles"] == ["cello"] and facts["text"] == "a bow on two strings" and facts["split"] == "test"
 
 
+def test_a_score_that_came_later_is_seen(folder, capsys):
+    for count in (3, 4):
+        assert render("tunes", "same") == 0
+        assert f"of {count} scores" in capsys.readouterr().out
+        Score((Note(0.0, 0.5, 67, 90),)).save(folder / "tunes" / "later.mid")
+
+
 def test_scores_that_cannot_be_read_are_named(folder, capsys):
     (folder / "tunes" / "3.mid").write_bytes(b"MThd")
     assert render("tunes", "some", "--workers", "2") == 0
