@@ -28,6 +28,8 @@ import numpy as np
 
 sys.path[0] = str(Path(__file__).parents[1])  # beside this file lies a vocoders.py that is not the package
 
+from benchmarks.clip import machine  # noqa: E402  (after the path)
+
 LIMIT = 20.0  # seconds for one file
 EXTREMES = (b"\xff\xff\xff\xff", b"\x00\x00\x00\x00", b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f", b"\x80\x00\x00\x00",
             b"99999999", b"-1", b"NaN", b"1e999", b'""', b"[[[[", b"../../x", b"null")
@@ -268,6 +270,7 @@ def main() -> None:
         result = fuzz(valid, options.mutations, seed=options.seed, children=options.children, limit=options.limit)
     print(json.dumps(result, indent=1))
     if options.write is not None:
+        result = machine() | {"seed": options.seed} | result
         options.write.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     raise SystemExit(bool(result["findings"]))
 

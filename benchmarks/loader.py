@@ -34,6 +34,7 @@ from audiogen.data.pairs import StyleAndScore
 from audiogen.data.segments import SegmentDataset, collate
 from audiogen.pipeline import DEFAULT
 from audiogen.signal.mel import MelSpectrogram
+from audiogen.training.parcel import InParcels, opened
 
 MEL = MelFormat()
 FRAMES = 86  # 0.998 s
@@ -78,18 +79,20 @@ def best(work: Callable[[], None], clock: Callable[[], float], runs: int) -> flo
 def measure(dataset: Dataset, count: int, batch: int, workers: int, runs: int) -> dict[str, float]:
     batches = [list(range(first, first + batch)) for first in range(0, count, batch)]
 
+    fetch = getattr(dataset, "__getitems__", lambda ids: [dataset[k] for k in ids])  # as PyTorch's loader does
+
     def alone() -> None:
         for ids in batches:
-            collate([dataset[k] for k in ids])
+            collate(fetch(ids))
 
     alone()
     cpu = best(alone, time.process_time, runs) / count
-    loader = DataLoader(dataset, batch_sampler=batches, collate_fn=collate, num_workers=workers,
+    loader = DataLoader(dataset, batch_sampler=batches, collate_fn=InParcels(collate), num_workers=workers,
                         multiprocessing_context="spawn", persistent_workers=True, prefetch_factor=4)
 
     def together() -> None:
-        for _ in loader:
-            pass
+        for parcel in loader:
+            opened(parcel)
 
     together()
     wall = best(together, time.perf_counter, runs)
@@ -101,7 +104,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--files", type=int, default=24)
     parser.add_argument("--seconds", type=float, default=30.0, help="of each file")
-    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--segments", type=int, default=256, help="of a run from FLAC; eight times as many from shards")

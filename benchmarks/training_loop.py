@@ -60,7 +60,8 @@ class Benchmark:
             if "kills" in self.measure:
                 result["kills"] = kills(Path(folder), self.kills)
                 for kind, row in result["kills"].items():
-                    print(f"{kind}: killed {row['kills']} times, {row['equal']} of {row['runs']} runs end bit-equal")
+                    print(f"{kind}: killed {row['kills']} times ({row['during a save']} during a save), "
+                          f"{row['equal']} of {row['runs']} runs end bit-equal")
         if self.json is not None:
             if self.json.is_file():
                 result = json.loads(self.json.read_text()) | result
@@ -184,7 +185,7 @@ def kills(folder: Path, count: int) -> dict[str, Any]:
         child, began = survivors.start(kind, whole, wait=0.005), time.monotonic()
         child.join()
         expected, took = outcome(whole), time.monotonic() - began
-        row = {"kills": 0, "runs": 0, "equal": 0}
+        row = {"kills": 0, "during a save": 0, "runs": 0, "equal": 0}
         while row["kills"] < -(-count // len(survivors.KINDS)):
             run = folder / f"{kind}_{row['runs']}"
             while True:
@@ -192,7 +193,9 @@ def kills(folder: Path, count: int) -> dict[str, Any]:
                 child.join(moments.uniform(0.05, took))
                 if not child.is_alive():
                     break
-                row["kills"] += survivors.kill(child)
+                if survivors.kill(child):
+                    row["kills"] += 1
+                    row["during a save"] += any((run / "states").glob(".step_*.part"))
             row["runs"] += 1
             row["equal"] += outcome(run) == expected
         result[kind] = row

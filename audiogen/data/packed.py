@@ -8,6 +8,7 @@ window ahead. The price of order without state: every machine (not every process
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from audiogen.conditioning.labels import StyleVocabulary
-from audiogen.conditioning.piano_roll import roll_of
+from audiogen.conditioning.piano_roll import rolls_of
 from audiogen.core.errors import UserError
 from audiogen.core.interfaces import Condition
 from audiogen.core.mel_format import MelFormat
@@ -26,6 +27,9 @@ from audiogen.data.segments import Example
 from audiogen.data.shard_store import Sample, ShardStore, read_index
 from audiogen.data.shards import EXTENSIONS
 from audiogen.data.window_shuffle import WindowShuffle
+
+_NO_AUDIO = torch.zeros(1, 0)  # where only the mel is known, or the latents
+_FIELDS = {"audio": "audio", "mel": "mel", "latent": "latents"}  # of an `Example`, by what was packed
 
 
 class PackedDataset(Dataset):
@@ -62,54 +66,76 @@ class PackedDataset(Dataset):
         return self.order.total
 
     def __getitem__(self, k: int) -> Example:
+        return self.__getitems__([k])[0]
+
+    def __getitems__(self, ids: Sequence[int]) -> list[Example]:
+        """The samples of a batch: PyTorch's loaders ask for them together, and together they cost a third."""
+        samples = [self._sample(k) for k in ids]
+        abouts = [sample.about() for sample in samples]
+        draws = SampleRng(self.seed, ids=ids, stream="packed").rand(1).double()[:, 0].tolist()
+        read = self._audio if self.index.what == "audio" else self._arrays
+        content, lengths, starts = read(samples, draws)
+        conditions = self._conditions(abouts, starts)
+        examples = []
+        for row, (k, part) in enumerate(zip(ids, content.unbind(), strict=True)):
+            example = Example(_NO_AUDIO, lengths[row], conditions[row], k, abouts[row]["text"])
+            examples.append(example._replace(**{_FIELDS[self.index.what]: part}))
+        return examples
+
+    def _sample(self, k: int) -> Sample:
         shard, piece = self.order.place(k)
         if self.store.remote:
             self.store.prefetch([self.shards[later] for later in self.order.after(k)])
-        sample = self.store.open(self.shards[shard])[piece]
-        draw = float(SampleRng(self.seed, ids=[k], stream="packed").rand(1).double())
-        about = sample.about()
-        if self.index.what == "audio":
-            audio, length, start = self._audio(sample, draw)
-            return Example(audio, length, self._condition(about, start), k, about["text"])
-        array, length, start = self._array(sample, draw)
-        return Example(torch.zeros(1, 0), length, self._condition(about, start), k, about["text"],
-                       **{"mel" if self.index.what == "mel" else "latents": array})
+        return self.store.open(self.shards[shard])[piece]
 
-    def _audio(self, sample: Sample, draw: float) -> tuple[Tensor, int, float]:
-        """-> audio (1, time), frames of it that are sound, where it begins in the piece (seconds)."""
+    def _audio(self, samples: list[Sample], draws: list[float]) -> tuple[Tensor, list[int], list[float]]:
+        """-> audio (batch, 1, time), frames that are sound, where each begins in its piece (seconds)."""
         import soundfile
 
         rate, time = self.mel.sample_rate, self.frames * self.mel.hop_length
-        try:
-            with soundfile.SoundFile(io.BytesIO(sample.content(EXTENSIONS["audio"]))) as file:
-                if (file.samplerate, file.channels) != (rate, 1):
-                    raise UserError(f"{sample.where} has {file.channels} channels at {file.samplerate} Hz where one at "
-                                    f"{rate} Hz was packed")
-                start = int(draw * (max(0, file.frames - time) + 1))
-                file.seek(start)
-                found = file.read(time, dtype="float32")
-        except (soundfile.LibsndfileError, RuntimeError, OSError, ValueError) as reason:
-            raise UserError(f"{sample.where} cannot be read as audio ({str(reason).rstrip('.')})") from None
-        audio = np.zeros((1, time), np.float32)
-        audio[0, : len(found)] = found
-        return torch.from_numpy(audio), -(-len(found) // self.mel.hop_length), start / rate
+        audio = np.zeros((len(samples), 1, time), np.float32)
+        lengths, starts = [], []
+        for row, (sample, draw) in enumerate(zip(samples, draws, strict=True)):
+            try:
+                with soundfile.SoundFile(io.BytesIO(sample.content(EXTENSIONS["audio"]))) as file:
+                    if (file.samplerate, file.channels) != (rate, 1):
+                        raise UserError(f"{sample.where} has {file.channels} channels at {file.samplerate} Hz where "
+                                        f"one at {rate} Hz was packed")
+                    start = int(draw * (max(0, file.frames - time) + 1))
+                    file.seek(start)
+                    found = file.read(time, dtype="float32")
+            except (soundfile.LibsndfileError, RuntimeError, OSError, ValueError) as reason:
+                raise UserError(f"{sample.where} cannot be read as audio ({str(reason).rstrip('.')})") from None
+            audio[row, 0, : len(found)] = found
+            lengths.append(-(-len(found) // self.mel.hop_length))
+            starts.append(start / rate)
+        return torch.from_numpy(audio), lengths, starts
 
-    def _array(self, sample: Sample, draw: float) -> tuple[Tensor, int, float]:
-        """-> mel or latent (rows, steps), mel frames of it that are sound, where it begins in the piece (seconds)."""
-        array, step = sample.array(EXTENSIONS[self.index.what]), self.index.frames_per_step
-        if array.shape[0] != self.index.rows:
-            raise UserError(f"{sample.where} has {array.shape[0]} rows where the index says {self.index.rows}")
+    def _arrays(self, samples: list[Sample], draws: list[float]) -> tuple[Tensor, list[int], list[float]]:
+        """-> mels or latents (batch, rows, steps), mel frames that are sound, where each begins (seconds)."""
+        extension, step, rows = EXTENSIONS[self.index.what], self.index.frames_per_step, self.index.rows
         steps = self.frames // step
-        start = int(draw * (max(0, array.shape[1] - steps) + 1))
-        cut = array[:, start : start + steps]
-        filled = np.full((self.index.rows, steps), self.mel.lowest if self.index.what == "mel" else 0.0, np.float32)
-        filled[:, : cut.shape[1]] = cut
+        silence = self.mel.lowest if self.index.what == "mel" else 0.0
+        filled = np.full((len(samples), rows, steps), silence, np.float32)
+        lengths, starts = [], []
+        for row, (sample, draw) in enumerate(zip(samples, draws, strict=True)):
+            array = sample.array(extension)
+            if array.shape[0] != rows:
+                raise UserError(f"{sample.where} has {array.shape[0]} rows where the index says {rows}")
+            start = int(draw * (max(0, array.shape[1] - steps) + 1))
+            cut = array[:, start : start + steps]
+            filled[row, :, : cut.shape[1]] = cut
+            lengths.append(cut.shape[1] * step)
+            starts.append(start * step / self.mel.frame_rate)
         if not np.isfinite(filled).all():
-            raise UserError(f"{sample.where} holds NaN or infinite values")
-        return torch.from_numpy(filled), cut.shape[1] * step, start * step / self.mel.frame_rate
+            damaged = samples[int((~np.isfinite(filled)).any(axis=(1, 2)).argmax())]
+            raise UserError(f"{damaged.where} holds NaN or infinite values")
+        return torch.from_numpy(filled), lengths, starts
 
-    def _condition(self, about: dict, start: float) -> Condition:
+    def _conditions(self, abouts: list[dict], starts: list[float]) -> list[Condition]:
         if self.vocabulary is None:
-            return Condition()
-        roll = roll_of(about["notes"], self.frames, frame_rate=self.mel.frame_rate, start=start)
-        return Condition(vector=style_vector(self.vocabulary, about["styles"]), aligned=roll)
+            return [Condition()] * len(abouts)
+        tables = [about["notes"] for about in abouts]
+        rolls = torch.from_numpy(rolls_of(tables, self.frames, frame_rate=self.mel.frame_rate, starts=starts))
+        return [Condition(vector=style_vector(self.vocabulary, about["styles"]), aligned=roll)
+                for about, roll in zip(abouts, rolls.unbind(), strict=True)]

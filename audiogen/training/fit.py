@@ -31,6 +31,7 @@ from audiogen.training.ema import averaged
 from audiogen.training.guard import Guard
 from audiogen.training.lock import alone
 from audiogen.training.meter import Meter, forget_lines_after, forget_peak, peak_memory_mib, recent_peak_mib
+from audiogen.training.parcel import InParcels, opened
 from audiogen.training.state import forget_old_states, load_state_folder, newest_state, save_state, whole
 from audiogen.training.steps import StepSampler, halves, is_out_of_memory
 from audiogen.training.watchdog import STALLED, Watchdog
@@ -333,7 +334,7 @@ class _Run:
         loader = DataLoader(
             self.dataset,
             batch_sampler=sampler,
-            collate_fn=self.collate,
+            collate_fn=InParcels(self.collate),
             num_workers=config.workers,
             pin_memory=accelerator.device.type == "cuda",
             persistent_workers=config.workers > 0,
@@ -350,7 +351,7 @@ class _Run:
     def _on_device(self, batch: Batch) -> Batch:
         from accelerate.utils import send_to_device
 
-        batch = send_to_device(batch, self.accelerator.device, non_blocking=True)
+        batch = opened(send_to_device(batch, self.accelerator.device, non_blocking=True))
         if self.front_end is not None and batch.mel is None and batch.latents is None:
             with torch.no_grad():
                 batch = batch._replace(mel=self.front_end(batch.audio))

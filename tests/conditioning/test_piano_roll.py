@@ -6,7 +6,7 @@ import random
 import pytest
 import torch
 
-from audiogen.conditioning.piano_roll import ROLL_DIM, piano_roll
+from audiogen.conditioning.piano_roll import ROLL_DIM, note_table, piano_roll, rolls_of
 from audiogen.core.score import Note, Score
 
 FRAME_RATE = 22050 / 256
@@ -70,3 +70,15 @@ def test_repeated_notes_keep_loudest_and_youngest():
     roll = piano_roll(score, 100, frame_rate=100.0)
     assert roll[39, 60] == pytest.approx(120 / 127)
     assert roll[176 + 39, 60] == pytest.approx(math.exp(-0.1 / 0.25), rel=1e-5)
+
+
+def test_many_rolls_at_once_are_those_of_each_alone():
+    chance = random.Random(1)
+    scores = [Score(tuple(Note(chance.uniform(0, 3), chance.uniform(0.01, 1), chance.randint(15, 115))
+                          for _ in range(count))) for count in (30, 0, 7, 55)]
+    starts = [0.0, 1.0, 2.5, 0.7, 9.0]
+    tables = [note_table(scores[0]), None, note_table(scores[1]), note_table(scores[2]), note_table(scores[3])]
+    found = rolls_of(tables, 60, frame_rate=40.0, starts=starts)
+    for roll, score, start in zip(found, [scores[0], None, *scores[1:]], starts, strict=True):
+        assert torch.equal(torch.from_numpy(roll), piano_roll(score, 60, frame_rate=40.0, start=start))
+    assert not rolls_of([None, None], 4, frame_rate=40.0, starts=[0.0, 0.0]).any()

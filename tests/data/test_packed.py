@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import http.server
 import io
+import re
+import shutil
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -266,6 +268,21 @@ def test_webdataset_reads_our_shards(folder):
     found = [sample for shard in index.shards
              for sample in webdataset.WebDataset(str(folder / "mel" / shard.name), shardshuffle=False).decode()]
     assert len(found) == 12 and all(sample["mel.npy"].shape[0] == 80 and "styles" in sample["json"] for sample in found)
+
+
+def test_a_number_that_is_none_is_named_with_its_piece(folder, tmp_path):
+    shutil.copytree(folder / "mel", tmp_path / "shards")
+    dataset = PackedDataset(tmp_path / "shards", frames=8)
+    shard, piece = dataset.order.place(5)
+    path = tmp_path / "shards" / dataset.shards[shard].name
+    offset, size = dataset.store.open(dataset.shards[shard])[piece].places["mel.npy"]
+    content = bytearray(path.read_bytes())
+    content[offset + 128 : offset + size] = np.full((size - 128) // 2, np.nan, np.float16).tobytes()
+    path.write_bytes(content)
+    dataset = PackedDataset(tmp_path / "shards", frames=8)
+    where = dataset.store.open(dataset.shards[shard])[piece].where
+    with pytest.raises(UserError, match=re.escape(f"{where} holds NaN")):
+        dataset.__getitems__([k for k in range(12) if dataset.order.place(k) != (shard, piece)] + [5])
 
 
 def test_hand_made_content_that_is_wrong_is_named(folder, tmp_path):
