@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -35,6 +35,10 @@ from audiogen.data.segments import SegmentDataset, collate
 from audiogen.pipeline import DEFAULT
 from audiogen.signal.mel import MelSpectrogram
 from audiogen.training.parcel import InParcels, opened
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.clip import machine  # noqa: E402
 
 MEL = MelFormat()
 FRAMES = 86  # 0.998 s
@@ -120,8 +124,8 @@ def main() -> None:
         more = (options.batch, options.workers, options.runs)
         found = {"flac": measure(WithMel(flac), options.segments, *more),
                  "mel shards": measure(shards, 8 * options.segments, *more)}
-    result = {"machine": f"{platform.machine()}, {os.cpu_count()} cores", "load": round(os.getloadavg()[0], 1),
-              "torch": torch.__version__, "batch": options.batch, "segment_seconds": round(FRAMES / MEL.frame_rate, 3),
+    result = {**machine(), "load": round(os.getloadavg()[0], 1), "batch": options.batch,
+              "segment_seconds": round(FRAMES / MEL.frame_rate, 3),
               "goals": GOALS, "segments_a_second": found}
     print(json.dumps(result, indent=1))
     if options.write is not None:
