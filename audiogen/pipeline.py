@@ -23,6 +23,7 @@ from audiogen.conditioning.labels import Reading, StyleVocabulary
 from audiogen.conditioning.piano_roll import piano_roll
 from audiogen.conditioning.prompts import plan_prompt
 from audiogen.conditioning.text import WordVectors
+from audiogen.core import hub
 from audiogen.core.audio import Audio
 from audiogen.core.checkpoint import Checkpoint, files_hash, load_checkpoint
 from audiogen.core.config import from_dict, to_dict
@@ -36,7 +37,6 @@ DEFAULT = Path(__file__).parent / "pretrained" / "default"
 MAX_SECONDS = 600.0
 LOUDNESS_LUFS, CEILING_DBTP = -18.0, -1.0
 TRAINED_LUFS = -20.0  # loudness of the recordings that the shipped models were trained on
-HUB_FILES = ["*.json", "*.safetensors", "*.md"]  # nothing that could be run is fetched
 TAIL_SECONDS = 0.02  # the fade at the end of a clip, so that it never clicks
 
 
@@ -59,7 +59,7 @@ class Voice:
         cls, folder_or_hub_id: str | Path | None = None, *, vocoder: str | Path | None = None, device: str = "cpu"
     ) -> Voice:
         """The checkpoint `vocoder`, or else an engine's; a bare generator is heard through the default one."""
-        folder = Path(vocoder) if vocoder else _find(folder_or_hub_id) / "vocoder"
+        folder = Path(vocoder) if vocoder else _find(folder_or_hub_id)[0] / "vocoder"
         if not vocoder and not folder.is_dir() and not (folder.parent / "generator").is_dir():
             folder = DEFAULT / "vocoder"
         return cls(load_checkpoint(folder, room="vocoder", device=device), device)
@@ -107,7 +107,7 @@ class Engine:
     words_hash: str
     device: str = "cpu"
     composer: str = "rules"
-    hub: str = ""  # "owner/name@commit", where it came from the hub
+    hub: str = ""  # "owner/name@commit#hash", where it came from the hub
 
     def __post_init__(self) -> None:
         if self.vocoder is not None:
@@ -118,12 +118,13 @@ class Engine:
         cls, folder_or_hub_id: str | Path | None = None, *, vocoder: str | Path | None = None, device: str = "cpu"
     ) -> Engine:
         """Load an engine folder, a bare generator checkpoint (`runs/x/model`) or a hub repository: "owner/name", or
-        pinned "owner/name@revision" (a commit, tag or branch); clips note the commit that it was.
+        pinned "owner/name@revision#hash" (a commit, tag or branch; what `audiogen info` prints of the folder, as
+        `core/hub.py` says); clips note the commit and the hash that it was.
 
         `vocoder`: another vocoder checkpoint. A bare generator is heard through the default one, if the formats agree;
         one that makes audio needs none.
         """
-        folder = _find(folder_or_hub_id)
+        folder, origin = _find(folder_or_hub_id)
         bare = not (folder / "generator").is_dir()
         generator = load_checkpoint(folder if bare else folder / "generator", room="generator", device=device)
         voice = None
@@ -137,7 +138,7 @@ class Engine:
             words_file = DEFAULT / "words.safetensors"
         words = _words(words_file)
         vocabulary = StyleVocabulary.from_dict(generator.labels["vocabulary"], words)
-        return cls(generator, voice, vocabulary, files_hash(words_file), device, hub=_commit(folder_or_hub_id, folder))
+        return cls(generator, voice, vocabulary, files_hash(words_file), device, hub=origin)
 
     # ------------------------------------------------------------------ what it is
 
@@ -263,7 +264,8 @@ class Engine:
         if made_by.get("checkpoint") != self.hashes:
             raise UserError(
                 f"the clip was made by the checkpoint {made_by.get('checkpoint')}, this one is {self.hashes}: "
-                "name the folder it was made with by --checkpoint"
+                + (f"it came from the hub: --checkpoint {made_by['hub']}" if made_by.get("hub")
+                   else "name the folder it was made with by --checkpoint")
             )
         sampling = from_dict(type(self.sampling()), made_by["sampling"])
         return self._generate(_prompt_from(made_by["prompt"]), made_by["seed"], sampling)
@@ -371,33 +373,18 @@ def check_seconds(seconds: float) -> float:
     return seconds
 
 
-def _find(folder_or_hub_id: str | Path | None) -> Path:
+def _find(folder_or_hub_id: str | Path | None) -> tuple[Path, str]:
+    """-> the folder, and what `hub.fetch` calls it where it came from there."""
     if folder_or_hub_id is None:
         if not (DEFAULT / "generator").is_dir():
             raise UserError("this installation has no default checkpoint; name one by --checkpoint, or train one")
-        return DEFAULT
+        return DEFAULT, ""
     folder = Path(folder_or_hub_id)
     if folder.is_dir():
-        return folder
-    name, _, revision = str(folder_or_hub_id).partition("@")
-    if name.count("/") == 1 and not name.startswith((".", "/", "~")) and not folder.parent.is_dir():
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-        try:
-            return Path(snapshot_download(name, revision=revision or None, allow_patterns=HUB_FILES))
-        except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as reason:
-            text = str(reason).splitlines()[0]
-            asked = str(folder_or_hub_id)
-            raise UserError(f"{asked!r} is no folder here, and the hub did not give it ({text})") from None
+        return folder, ""
+    if hub.is_name(str(folder_or_hub_id)):
+        return hub.fetch(str(folder_or_hub_id))
     raise UserError(f"no checkpoint folder at {folder}")
-
-
-def _commit(asked: str | Path | None, folder: Path) -> str:
-    """"owner/name@commit" of a folder that the hub gave: it keeps each commit's files under that commit's hash."""
-    if asked is None or folder.parent.name != "snapshots" or Path(asked).is_dir():
-        return ""
-    return f"{str(asked).partition('@')[0]}@{folder.name}"
 
 
 @lru_cache(maxsize=2)

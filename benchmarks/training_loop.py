@@ -53,7 +53,8 @@ class Benchmark:
         with tempfile.TemporaryDirectory() as folder:
             if "overhead" in self.measure:
                 result["overhead"] = overhead(Path(folder), self.steps, self.repeats)
-                print("overhead of the loop: {share:.1%} of {bare seconds:.2f} s CPU ({share of medians:.1%} by medians)".format(**result["overhead"]))
+                print("overhead of the loop: {share:.1%} of {bare seconds:.2f} s CPU, {share of medians:.1%} by medians"
+                      .format(**result["overhead"]))
             if "memory" in self.measure:
                 result["memory"] = memory(Path(folder))
                 for row in result["memory"]:
@@ -133,15 +134,17 @@ def _bare(folder: Path, steps: int) -> float:
 
 def overhead(folder: Path, steps: int, repeats: int) -> dict[str, Any]:
     """CPU seconds of `steps` steps, ours and bare, alternating."""
-    rows: dict[str, list[float]] = {"ours": [], "bare": []}
+    short, long = 10, 10 + steps
+    rows: dict[str, dict[int, list[float]]] = {name: {short: [], long: []} for name in ("ours", "bare")}
     for repeat in range(repeats):
         for name, run in (("ours", _ours), ("bare", _bare)):
-            short, long = (run(folder / f"{name}{repeat}_{count}", count) for count in (10, 10 + steps))
-            rows[name].append(long - short)
-    ours, bare = min(rows["ours"]), min(rows["bare"])
-    medians = {name: statistics.median(seconds) for name, seconds in rows.items()}
-    return {"ours seconds": ours, "bare seconds": bare, "share": ours / bare - 1,
-            "share of medians": medians["ours"] / medians["bare"] - 1, "runs": rows, "steps": steps}
+            for count in (short, long):
+                rows[name][count].append(run(folder / f"{name}{repeat}_{count}", count))
+    quickest = {name: min(taken[long]) - min(taken[short]) for name, taken in rows.items()}
+    medians = {name: statistics.median(taken[long]) - statistics.median(taken[short]) for name, taken in rows.items()}
+    return {"ours seconds": quickest["ours"], "bare seconds": quickest["bare"],
+            "share": quickest["ours"] / quickest["bare"] - 1, "share of medians": medians["ours"] / medians["bare"] - 1,
+            "runs": rows, "steps": steps}
 
 
 # ---------------------------------------------------------------------------------------------------- memory

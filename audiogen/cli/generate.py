@@ -75,7 +75,7 @@ class Generate:
     png: bool = False
     """Write the spectrogram beside each clip as PNG."""
     checkpoint: Annotated[str | None, arg(metavar="FOLDER", help_behavior_hint="(default: the shipped one)")] = None
-    """An engine folder, a generator checkpoint or a hub repository (owner/name)."""
+    """An engine folder, a generator checkpoint or a hub repository (owner/name, owner/name@revision#hash)."""
     vocoder: Annotated[str | None, arg(metavar="FOLDER", help_behavior_hint="(default: the checkpoint's)")] = None
     """Another vocoder checkpoint of the same mel format."""
     device: str = "cpu"

@@ -30,7 +30,7 @@ class Info:
     """
 
     checkpoint: Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="(default: the shipped one)")] = None
-    """An engine folder or a single checkpoint."""
+    """An engine folder or a single checkpoint. Its hash pins it on a hub: owner/name@revision#hash."""
     json: bool = False
     """As JSON, for programs."""
 
@@ -53,6 +53,7 @@ def gather(checkpoint: Path | None = None) -> dict[str, Any]:
     import torch
 
     import audiogen.ops  # noqa: F401 (loads the kernels)
+    from audiogen.core.hub import folder_hash
     from audiogen.ops.library import state
 
     cuda = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
@@ -72,6 +73,7 @@ def gather(checkpoint: Path | None = None) -> dict[str, Any]:
         "threads": f"{torch.get_num_threads()} of {os.cpu_count()} cores",
         "kernels": state(),
         "looked in": str(folder) + ("" if found else " (no checkpoint there)"),
+        **({} if checkpoint is None else {"hash": folder_hash(checkpoint)}),
         "embedders": weights or "AUDIOGEN_WEIGHTS is not set: evaluation uses log-mel statistics",
         "checkpoints": found,
     }

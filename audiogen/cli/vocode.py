@@ -41,7 +41,7 @@ class Vocode:
     out: Annotated[Path, arg(aliases=["-o"], metavar="FILE|FOLDER")] = Path("vocoded")
     """A folder, or a file (.wav .flac .ogg) for a single input. Files of the same name are replaced."""
     checkpoint: Annotated[str | None, arg(metavar="FOLDER", help_behavior_hint="(default: the shipped one)")] = None
-    """An engine folder or a hub repository (owner/name)."""
+    """An engine folder or a hub repository (owner/name, owner/name@revision#hash)."""
     vocoder: Annotated[str | None, arg(metavar="FOLDER", help_behavior_hint="(default: the checkpoint's)")] = None
     """Another vocoder checkpoint."""
     device: str = "cpu"

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -9,6 +10,7 @@ from torch import nn
 import audiogen as package
 import vocoders
 from audiogen.core.checkpoint import checkpoint_hash, save_checkpoint
+from audiogen.core.hub import folder_hash
 from audiogen.core.mel_format import MelFormat
 from audiogen.ops import library
 
@@ -44,8 +46,10 @@ def test_tells_styles_hash_mel_format_and_licence_of_a_checkpoint(audiogen, monk
         "folder": "engine/vocoder", "room": "vocoder", "name": "tiny", "hash": checkpoint_hash("engine/vocoder"),
         "licence": "cc-by-4.0", "mel": MelFormat().hash(), "styles": ["cello", "rain"],
     }]
+    assert values["hash"] == folder_hash(Path("engine")) and len(values["hash"]) == 64
     said = audiogen("info", "--checkpoint", "engine").out
-    assert "cello, rain" in said and checkpoint_hash("engine/vocoder") in said and "cc-by-4.0" in said
+    for part in (values["hash"], "cello, rain", checkpoint_hash("engine/vocoder"), "cc-by-4.0"):
+        assert part in said
 
 
 def test_a_corrupt_checkpoint_is_told_and_the_rest_still_shown(audiogen, tmp_path):
