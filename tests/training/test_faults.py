@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+import re
 import signal
 import time
 from pathlib import Path
@@ -186,7 +187,10 @@ def test_a_dead_worker_is_named_and_the_run_goes_on_from_there(one_go, tmp_path)
     assert torch.equal(weights(whole), weights(again))
 
 
-def test_a_full_disk_leaves_the_last_state_and_nothing_half_written(one_go, tmp_path, monkeypatch):
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EROFS])
+def test_a_disk_that_fills_or_forbids_leaves_the_last_state_and_nothing_half_written(
+    number, one_go, tmp_path, monkeypatch
+):
     import safetensors.torch
 
     whole, _ = one_go("a")
@@ -196,17 +200,27 @@ def test_a_full_disk_leaves_the_last_state_and_nothing_half_written(one_go, tmp_
         count.append(path)
         if len(count) > 5:
             Path(path).write_bytes(b"the beginning")
-            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+            raise OSError(number, os.strerror(number), str(path))
         save(tensors, path, **more)
 
     monkeypatch.setattr(safetensors.torch, "save_file", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match=os.strerror(number)):
         one_go("b")
     monkeypatch.setattr(safetensors.torch, "save_file", save)
     assert newest_state(tmp_path / "b" / "states") is not None
     assert not list((tmp_path / "b").rglob("*.part*"))
     again, _ = one_go("b")
     assert torch.equal(weights(whole), weights(again))
+
+
+def test_a_folder_that_cannot_be_written_is_named_before_the_first_step(one_go, tmp_path):
+    forbidden = tmp_path / "forbidden"
+    forbidden.mkdir(mode=0o500)
+    if os.access(forbidden, os.W_OK):  # the superuser may write everywhere, but not below a file
+        forbidden = tmp_path / "file"
+        forbidden.touch()
+    with pytest.raises(OSError, match=re.escape(str(forbidden / "run"))):
+        one_go(str(forbidden / "run"))
 
 
 def test_a_run_that_stands_still_says_where_and_ends(tmp_path):

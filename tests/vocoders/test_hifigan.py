@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from golden.made_states import made_mel, made_state
+from vocoder_reach import assert_a_frame_sees_just_its_context, assert_chunks_with_their_context_are_the_whole
 
 from audiogen.core.errors import UserError
 from audiogen.core.mel_format import MEL_FORMATS, MelFormat
@@ -121,29 +122,14 @@ def test_all_spellings_of_weight_norm_and_no_settings_give_the_same_model() -> N
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_frame_sees_just_its_context(shape: str) -> None:
-    """By the gradient of one frame's samples, which is zero beyond and not zero at the last frame that they see."""
     config = SHAPES[shape]
-    model, reach, hop = _model(config).double(), config.context_frames, config.mel.hop_length
-    frames = 2 * reach + 5
-    mel = _mel(config, frames).double().requires_grad_()
-    audio, middle = model(mel), reach + 2
-    audio[..., middle * hop : (middle + 1) * hop].square().sum().backward()
-    seen = mel.grad.abs().sum((0, 1)).nonzero()[:, 0]
-    assert max(middle - int(seen.min()), int(seen.max()) - middle) == reach == model.context_frames
+    assert_a_frame_sees_just_its_context(_model(config), _mel(config, 2 * config.context_frames + 5))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_chunks_with_their_context_are_the_whole_clip(shape: str) -> None:
     config = SHAPES[shape]
-    model, reach, hop = _model(config), config.context_frames, config.mel.hop_length
-    mel = _mel(config, frames=reach + 30)
-    with torch.inference_mode():
-        whole = model(mel)
-        for start in range(0, mel.shape[2], 7):
-            stop = min(start + 7, mel.shape[2])
-            first = max(start - reach, 0)
-            part = model(mel[..., first : stop + reach])[..., (start - first) * hop :][..., : (stop - start) * hop]
-            assert (part - whole[..., start * hop : stop * hop]).abs().max() < 1e-5
+    assert_chunks_with_their_context_are_the_whole(_model(config), _mel(config, config.context_frames + 30))
 
 
 @pytest.mark.parametrize("config", [TINY, TINY_SNAKE], ids=["leaky", "snake"])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from golden.made_states import made_mel, made_state
+from vocoder_reach import assert_a_frame_sees_just_its_context, assert_chunks_with_their_context_are_the_whole
 
 from audiogen.core.errors import UserError
 from audiogen.core.mel_format import MEL_FORMATS, MelFormat
@@ -124,24 +125,14 @@ def test_weights_of_another_format_or_family_are_refused() -> None:
 @pytest.mark.parametrize("padding", ["center", "same"])
 def test_a_frames_audio_sees_exactly_its_context(padding: str) -> None:
     model = _model(replace(SMALL, mel=replace(MelFormat(), padding=padding)))
-    reach, frames, middle = model.context_frames, 41, 20
-    mel = torch.randn(1, 80, frames, generator=torch.Generator().manual_seed(1)).requires_grad_()
-    model(mel)[..., middle * 256 : (middle + 1) * 256].square().sum().backward()
-    seen = mel.grad.abs().sum((0, 1)).nonzero()[:, 0] - middle
-    assert seen.abs().max() == reach
+    assert_a_frame_sees_just_its_context(model, torch.randn(1, 80, 41, generator=torch.Generator().manual_seed(1)))
 
 
 @pytest.mark.parametrize("padding", ["center", "same"])
 def test_chunks_with_their_context_are_the_whole(padding: str) -> None:
     model = _model(replace(SMALL, mel=replace(MelFormat(), padding=padding)))
-    reach, frames = model.context_frames, 60
-    mel = torch.randn(2, 80, frames, generator=torch.Generator().manual_seed(2))
-    with torch.no_grad():
-        whole = model(mel)
-        for start in range(0, frames, 17):
-            stop, low = min(start + 17, frames), max(start - reach, 0)
-            part = model(mel[..., low : stop + reach])[..., (start - low) * 256 : (stop - low) * 256]
-            assert (part - whole[..., start * 256 : stop * 256]).abs().max() < 1e-5
+    mel = torch.randn(2, 80, 60, generator=torch.Generator().manual_seed(2))
+    assert_chunks_with_their_context_are_the_whole(model, mel)
 
 
 def test_the_exported_form_of_the_transform_is_the_fourier_transform() -> None:
