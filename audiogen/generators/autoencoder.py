@@ -50,7 +50,7 @@ from audiogen.generators.latents import (
     slerp,
     through,
 )
-from audiogen.generators.mel_model import MelModel, check_drawing, masked_mean
+from audiogen.generators.mel_model import MelModel, by_score, check_drawing, masked_mean, unwanted_style
 from audiogen.generators.networks.unet import ResidualBlock
 from audiogen.nn.noise_and_style import NoiseAndStyle
 
@@ -402,9 +402,9 @@ class Autoencoder(MelModel):
         if rng is None:
             return self.mel_from(mean)
         if sampling.guidance != 1:
-            unwanted = negative if negative is not None else torch.zeros_like(condition.vector)
+            unwanted = unwanted_style(condition, negative)
             mean = guided(mean, self.decoder(z, notes, unwanted, at)[0], sampling.guidance)
-        grain = self._by_score(condition, sampling.grain, sampling.texture_grain)
+        grain = by_score(condition, sampling.grain, sampling.texture_grain)[:, None, None]
         if grain.any():
             mean = mean + grain * torch.exp(log_spread) * self._noise(rng.fork("grain"), mean)
         return self.mel_from(mean)
@@ -439,11 +439,11 @@ class Autoencoder(MelModel):
         condition = self.complete(condition, len(rng), frames)
         prior = self.prior_of(condition, frames)
         if sampling.guidance != 1:
-            unwanted = negative if negative is not None else torch.zeros_like(condition.vector)
+            unwanted = unwanted_style(condition, negative)
             other = self.prior_of(condition._replace(vector=unwanted), frames)
             prior = prior._replace(mean=guided(prior.mean, other.mean, sampling.guidance))
         noise = rng.fork("latents").randn(*prior.mean.shape[1:], device=prior.mean.device)
-        temperature = self._by_score(condition, sampling.temperature, sampling.texture_temperature)
+        temperature = by_score(condition, sampling.temperature, sampling.texture_temperature)[:, None, None]
         z = prior.mean + temperature * torch.exp(prior.log_std) * noise
         return self.decode(z, frames, condition, rng=rng, sampling=sampling, negative=negative)
 
@@ -478,11 +478,6 @@ class Autoencoder(MelModel):
         count = mask.sum().clamp(min=1)
         mean = (codes * mask).sum(dim=(0, 2), keepdim=True) / count
         return ((codes - mean).square() * mask).sum(dim=(0, 2)) / count
-
-    def _by_score(self, condition: Condition, played: float, texture: float) -> Tensor:
-        """(batch, 1, 1): one number where a score is given, the other where there is none."""
-        given = condition.aligned.any(dim=2).any(dim=1)
-        return torch.where(given, played, texture)[:, None, None]
 
     def _noise(self, rng: SampleRng, like: Tensor) -> Tensor:
         """Noise of the likelihood's kind at spread 1."""

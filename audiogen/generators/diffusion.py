@@ -28,7 +28,7 @@ from audiogen.core.mel_format import MelFormat
 from audiogen.core.rng import SampleRng
 from audiogen.generators.harmonics import HarmonicLines
 from audiogen.generators.inpainting import Known, begin, keeping
-from audiogen.generators.mel_model import MelModel, frame_mask, masked_mean
+from audiogen.generators.mel_model import MelModel, by_score, frame_mask, masked_mean, unwanted_style
 from audiogen.generators.networks import network_class
 from audiogen.generators.networks.dit import DiTConfig
 from audiogen.generators.networks.gated import GatedConfig, GatedNetwork
@@ -218,7 +218,7 @@ class MelDiffusion(MelModel):
         condition = self.complete(condition, len(rng), frames)
         like = self.mel_mean.new_zeros(len(rng), self.config.mel.n_mels, frames)
         coarse = self._coarse(condition, like)
-        unwanted = negative if negative is not None else torch.zeros_like(condition.vector)
+        unwanted = unwanted_style(condition, negative)
         # The residual alone cannot undo what the style, or an unwanted one, does to the mean.
         push = sampling.coarse_guidance + (0.25 * max(sampling.guidance - 1, 0) if negative is not None else 0)
         if coarse is not None and push:
@@ -229,8 +229,7 @@ class MelDiffusion(MelModel):
         if sampling.classifier_guidance:
             denoise = self._steered(denoise, condition.vector, coarse, sampling)
         sigmas = self.objective.sigmas(sampling.steps).to(like.device)
-        played = condition.aligned.any(dim=2).any(dim=1)  # (batch,)
-        temperature = torch.where(played, sampling.temperature, sampling.texture_temperature)[:, None, None]
+        temperature = by_score(condition, sampling.temperature, sampling.texture_temperature)[:, None, None]
         start = temperature * sigmas[0] * rng.fork("start").randn(*like.shape[1:], device=like.device)
         if known is not None:
             there = self.standardise(known.check(tuple(like.shape)).mel.to(like))

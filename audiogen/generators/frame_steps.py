@@ -24,7 +24,6 @@ from torch import Tensor, nn
 
 from audiogen.conditioning.piano_roll import ROLL_DIM
 from audiogen.core.errors import UserError
-from audiogen.core.interfaces import Condition
 from audiogen.core.mel_format import MelFormat
 from audiogen.core.rng import SampleRng
 from audiogen.generators.mel_model import MelModel
@@ -118,13 +117,6 @@ def whole_steps(lengths: Tensor, steps: int, group: int) -> Tensor:
     """(batch, steps) float: 1 where every frame of the step is sound."""
     last = torch.arange(1, steps + 1, device=lengths.device) * group
     return (last[None] <= lengths[:, None]).float()
-
-
-def temperatures(condition: Condition, sampling: FrameSampling) -> Tensor:
-    """(batch,): `temperature` where a score is played, `texture_temperature` elsewhere."""
-    assert condition.aligned is not None
-    played = condition.aligned.any(dim=2).any(dim=1)
-    return torch.where(played, sampling.temperature, sampling.texture_temperature)
 
 
 class Past(NamedTuple):

@@ -42,7 +42,7 @@ from audiogen.generators.mel_discriminators import (
     at_places,
     score,
 )
-from audiogen.generators.mel_model import MelModel, frame_mask, masked_mean
+from audiogen.generators.mel_model import MelModel, frame_mask, masked_mean, unwanted_style
 from audiogen.generators.networks.gated import GatedConfig
 from audiogen.generators.task import GeneratorTask
 
@@ -281,9 +281,7 @@ class GANMel(MelModel):
         condition = self.complete(condition, len(rng), frames)
         without = None
         if sampling.guidance != 1:
-            without = condition._replace(
-                vector=negative if negative is not None else torch.zeros_like(condition.vector)
-            )
+            without = condition._replace(vector=unwanted_style(condition, negative))
         noise = sampling.temperature * self.noise(rng, frames)
         return self.mel_from(self.make(condition, noise, without=without, push=sampling.guidance - 1).x)
 

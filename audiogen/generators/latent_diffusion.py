@@ -32,7 +32,7 @@ from audiogen.core.mel_format import MelFormat
 from audiogen.core.rng import SampleRng
 from audiogen.generators.autoencoder import Autoencoder, AutoencoderConfig
 from audiogen.generators.latents import Gaussian, levels
-from audiogen.generators.mel_model import MelModel, masked_mean
+from audiogen.generators.mel_model import MelModel, by_score, masked_mean, unwanted_style
 from audiogen.generators.networks import network_class
 from audiogen.generators.networks.dit import DiTConfig
 from audiogen.generators.networks.gated import GatedConfig
@@ -161,15 +161,14 @@ class LatentDiffusion(MelModel):
         sampling = sampling or self.config.sampling
         condition = self.complete(condition, len(rng), frames)
         origin = self._origin(condition, frames)
-        unwanted = negative if negative is not None else torch.zeros_like(condition.vector)
+        unwanted = unwanted_style(condition, negative)
         if negative is not None and sampling.guidance > 1:
             # Diffusion alone cannot undo what an unwanted style does to the prior.
             other = self._origin(condition._replace(vector=unwanted), frames)
             origin = origin._replace(mean=guided(origin.mean, other.mean, 1 + 0.25 * (sampling.guidance - 1)))
         denoise = self._guided(condition.vector, unwanted, self._aligned(condition, origin), sampling)
         sigmas = self.objective.sigmas(sampling.steps).to(origin.mean.device)
-        played = condition.aligned.any(dim=2).any(dim=1)  # (batch,)
-        temperature = torch.where(played, sampling.temperature, sampling.texture_temperature)[:, None, None]
+        temperature = by_score(condition, sampling.temperature, sampling.texture_temperature)[:, None, None]
         noise = rng.fork("start").randn(*origin.mean.shape[1:], device=origin.mean.device)
         x = find_sampler(sampling.sampler)(denoise, temperature * sigmas[0] * noise, sigmas, rng=rng.fork("sampler"))
         z = origin.mean + torch.exp(origin.log_std) * x

@@ -76,6 +76,16 @@ class MelModel(nn.Module):
         return condition._replace(vector=vector.to(like), aligned=aligned.to(like))
 
 
+def unwanted_style(condition: Condition, negative: Tensor | None) -> Tensor:
+    """(batch, vector_dim): what guidance pushes away from: `negative`, or no style."""
+    return negative if negative is not None else torch.zeros_like(condition.vector)
+
+
+def by_score(condition: Condition, played: float, texture: float) -> Tensor:
+    """(batch,): one number for the samples that have a score, the other for those that have none."""
+    return torch.where(condition.aligned.any(dim=2).any(dim=1), played, texture)
+
+
 def check_drawing(sampling: Any) -> None:
     """The ranges of what several families offer: temperatures and grains of 0 to 2, guidance of 0 to 10."""
     for name in ("temperature", "texture_temperature", "grain", "texture_grain"):

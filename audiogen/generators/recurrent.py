@@ -29,12 +29,11 @@ from audiogen.generators.frame_steps import (
     own_past,
     silent_step,
     spoiled_past,
-    temperatures,
     to_frames,
     to_steps,
     whole_steps,
 )
-from audiogen.generators.mel_model import MelModel
+from audiogen.generators.mel_model import MelModel, by_score, unwanted_style
 from audiogen.generators.networks.gated import GatedConfig
 
 CELLS = {"lstm": nn.LSTM, "gru": nn.GRU}
@@ -118,10 +117,10 @@ class RecurrentMel(MelModel):
         condition = self.complete(condition, len(rng), frames)
         centre, features = self._context(condition)
         if sampling.guidance != 1:
-            other = negative if negative is not None else torch.zeros_like(condition.vector)
-            without, _ = self._context(condition._replace(vector=other))
+            without, _ = self._context(condition._replace(vector=unwanted_style(condition, negative)))
             centre = torch.lerp(without, centre, sampling.guidance)
-        beside, temperature = self.beside(features), temperatures(condition, sampling)
+        temperature = by_score(condition, sampling.temperature, sampling.texture_temperature)
+        beside = self.beside(features)
         count, dim = centre.shape[1:]
         density = self.output.density
         which = rng.fork("component").rand(count, device=centre.device)

@@ -35,13 +35,12 @@ from audiogen.generators.frame_steps import (
     own_past,
     silent_step,
     spoiled_past,
-    temperatures,
     to_frames,
     to_steps,
     whole_steps,
 )
 from audiogen.generators.harmonics import harmonic_templates
-from audiogen.generators.mel_model import MelModel
+from audiogen.generators.mel_model import MelModel, by_score, unwanted_style
 from audiogen.generators.note_attention import (
     FRESH,
     SOUNDING,
@@ -191,8 +190,8 @@ class Seq2SeqMel(MelModel):
         config, group, sampling = self.config, self.config.group, sampling or self.config.sampling
         condition = self.complete(condition, len(rng), frames)
         notes, memory = self._remember(condition)
-        temperature = temperatures(condition, sampling)
-        other = negative if negative is not None else torch.zeros_like(condition.vector)
+        temperature = by_score(condition, sampling.temperature, sampling.texture_temperature)
+        other = unwanted_style(condition, negative)
         count, density, device = -(-frames // group), self.output.density, self.mel_mean.device
         which = rng.fork("component").rand(count, device=device)
         noise = rng.fork("frames").randn(count, density.noise_dim, device=device)

@@ -38,7 +38,7 @@ from audiogen.core.rng import SampleRng
 from audiogen.generators.condition_network import ConditionNetwork
 from audiogen.generators.frame_steps import to_steps
 from audiogen.generators.mel_codec import MelCodec, MelCodecConfig
-from audiogen.generators.mel_model import MelModel, check_drawing, frame_mask, masked_mean
+from audiogen.generators.mel_model import MelModel, by_score, check_drawing, frame_mask, masked_mean, unwanted_style
 from audiogen.generators.networks.gated import GatedConfig
 from audiogen.nn.nucleus import drawn, probabilities
 from audiogen.nn.transformer import Transformer, TransformerConfig, TransformerState
@@ -236,23 +236,21 @@ class TokenTransformer(MelModel):
         """-> mel (batch, n_mels, frames). `negative` (batch, vector_dim): the style to be guided away from."""
         sampling = sampling or self.config.sampling
         condition = self.complete(condition, len(rng), frames)
-        played = condition.aligned.any(dim=2).any(dim=1)  # (batch,)
         codes = self.draw(condition, frames, rng=rng, sampling=sampling, negative=negative)
-        grain = torch.where(played, sampling.grain, sampling.texture_grain)
+        grain = by_score(condition, sampling.grain, sampling.texture_grain)
         return self.first.decode(codes, frames, rng=rng, grain=grain)
 
     def draw(
         self, condition: Condition, frames: int, *, rng: SampleRng, sampling: Sampling, negative: Tensor | None = None
     ) -> Tensor:
         """A whole condition -> codes (batch, books, steps). With guidance, both halves go through as one batch."""
-        played = condition.aligned.any(dim=2).any(dim=1)
-        temperature = torch.where(played, sampling.temperature, sampling.texture_temperature)
+        temperature = by_score(condition, sampling.temperature, sampling.texture_temperature)
         context, _ = self._context(condition)
         batch, count, twice = len(context), context.shape[1], sampling.guidance != 1
         steps = count - self.books + 1
         if twice:
-            unwanted = negative if negative is not None else torch.zeros_like(condition.vector)
-            context = torch.cat((context, self._context(condition._replace(vector=unwanted))[0]))
+            other = condition._replace(vector=unwanted_style(condition, negative))
+            context = torch.cat((context, self._context(other)[0]))
         uniform = rng.fork("codes").rand(count, self.books, device=context.device)
         book = torch.arange(self.books, device=context.device)
         state = self.network.begin()
