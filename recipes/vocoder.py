@@ -39,6 +39,7 @@ from audiogen.core.config import did_you_mean
 from audiogen.core.errors import UserError
 from audiogen.core.rng import SampleRng
 from audiogen.training.config import TrainConfig
+from audiogen.training.processes import processes
 from vocoders.discriminators import DiscriminatorConfig
 from vocoders.gan import GANConfig
 from vocoders.parallel_wavegan import ParallelWaveGANConfig
@@ -231,7 +232,7 @@ class Recipe:
         summary = fit(task, dataset, self.train, collate=collate, recipe=self, labels=labels,
                       overfit_below=task.overfit_below, judge=judge)
         finished = not (summary.interrupted or self.train.plan or self.train.overfit)
-        if finished and self.scored and _is_main_process():
+        if finished and self.scored and processes().is_main_process:
             name = name_of("vocoder", cls)
             self._score(self._held_out(manifests, self.scored), name=name)
         return summary.exit_code
@@ -244,10 +245,8 @@ class Recipe:
 
         paths = list(self.data.manifests)
         if self.data.folder is not None:
-            from accelerate import PartialState
-
             scanned = self.train.run / "manifest.jsonl"
-            with PartialState().local_main_process_first():
+            with processes().local_main_process_first():
                 if not scanned.is_file():
                     self._scan(scanned)
             paths.append(scanned)
@@ -491,12 +490,6 @@ def _class_of(config: Any) -> type[nn.Module]:
 
     return next(cls for cls in (resolve("vocoder", name) for name in table("vocoder"))
                 if cls.config_type is type(config))
-
-
-def _is_main_process() -> bool:
-    from accelerate import PartialState
-
-    return PartialState().is_main_process
 
 
 def _at_peak(audio: Tensor, peak_db: float) -> Tensor:

@@ -64,8 +64,8 @@ def feature_loss(
         distances = []
         for a, b in zip(r[: -1 if relative else None], f[: -1 if relative else None], strict=True):
             a = a.detach().float()
-            distance = (a - b.float()).abs().mean()
-            distances.append(distance / (a.abs().mean() + 1e-3) if relative else distance)
+            distance = (a - b.float()).abs().flatten(1).mean(1)  # of each clip: how batches are cut must not matter
+            distances.append((distance / (a.abs().flatten(1).mean(1) + 1e-3) if relative else distance).mean())
         return torch.stack(distances).mean() if relative else torch.stack(distances).sum()
 
     return _over_kinds([[of_one(r, f) for r, f in zip(*pair, strict=True)] for pair in zip(real, fake, strict=True)],
@@ -82,7 +82,8 @@ def _over_kinds(losses: list[list[Tensor]], weights: Sequence[float], reduce: Re
 
 
 class SpectralLoss(nn.Module):
-    """auraloss's multi-resolution STFT loss and the distance of the log-mel spectra, in natural logarithms.
+    """auraloss's multi-resolution STFT loss and the distance of the log-mel spectra, in natural logarithms; the mean of
+    those of the clips, so that a batch teaches the same in one piece, in micro-batches and over processes.
 
     The mel is the model's own in its sizes only: it reaches up to half the sample rate, so that a vocoder whose input
     ends at 8 kHz still learns what is above (HiFi-GAN), and no published scaling of the logarithm changes its weight.
@@ -94,7 +95,7 @@ class SpectralLoss(nn.Module):
 
         self.stft = MultiResolutionSTFTLoss()  # 1024/120/600, 2048/240/1200, 512/50/240
         for part in self.stft.stft_losses:
-            part.stft = _Magnitude(part)
+            part.stft, part.spectralconv = _Magnitude(part), _Convergence()
         self.front_end = MelSpectrogram(MelFormat(
             sample_rate=format.sample_rate, n_fft=format.n_fft, win_length=format.win_length,
             hop_length=format.hop_length, n_mels=format.n_mels, f_max=format.sample_rate / 2,
@@ -124,6 +125,14 @@ class _Magnitude:
         self.window = self.window.to(x.device)
         spectrum = torch.stft(x, *self.size, self.window, return_complex=True)
         return (spectrum.real.square() + spectrum.imag.square()).clamp(min=self.eps).sqrt(), None
+
+
+class _Convergence(nn.Module):
+    """`STFTLoss.spectralconv` (Arik et al. 2018) of each clip; auraloss divides the norms of whole batches."""
+
+    def forward(self, made: Tensor, real: Tensor) -> Tensor:
+        """Magnitudes (batch, bins, frames) -> scalar."""
+        return (torch.linalg.vector_norm(real - made, dim=(1, 2)) / torch.linalg.vector_norm(real, dim=(1, 2))).mean()
 
 
 class MultiScaleMelLoss(nn.Module):

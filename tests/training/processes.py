@@ -1,6 +1,6 @@
-"""Run by test_processes.py under torchrun: trains the toy of test_fit.py.
+"""Run by test_processes.py under `accelerate launch`: trains the toy of test_fit.py.
 
-    processes.py OUT KIND plain|sharded [one step|dies|stalls]
+    processes.py OUT KIND plain|sharded all|"one step"|dies|stalls ACCUMULATION
 
 "dies" and "stalls": the last process does so in the fifth step.
 
@@ -52,16 +52,17 @@ class LastFails(toys.Data):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    out, kind, how, much = (*sys.argv[1:], "all")[:4]
+    out, kind, how, much, accumulation = sys.argv[1:]
     if how == "sharded":
         accelerate.Accelerator.prepare = prepare_sharded
     # Where it goes on, it begins with other weights, which the state must replace.
     task = getattr(toys, kind)(seed=99 if (Path(out) / "run" / "states").is_dir() else 0)
-    config = toys.config(Path(out), steps=6, minutes=0.0 if much == "one step" else None,
-                         stall=3.0 if much == "stalls" else 600.0)
+    config = toys.config(Path(out), steps=6, accumulation=int(accumulation),
+                         minutes=0.0 if much == "one step" else None, stall=3.0 if much == "stalls" else 600.0)
     rank = int(os.environ.get("RANK", 0))
-    noise = [toys.SampleRng(0, step=0, ids=[k], stream="toy").randn(3)[0] for k in toys.StepSampler(
-        config, start=0, rank=rank, world=int(os.environ.get("WORLD_SIZE", 1))).__iter__().__next__()]
+    micros = iter(toys.StepSampler(config, start=0, rank=rank, world=int(os.environ.get("WORLD_SIZE", 1))))
+    noise = [toys.SampleRng(0, step=0, ids=[k], stream="toy").randn(3)[0]
+             for _ in range(config.accumulation) for k in next(micros)]
     torch.save(torch.stack(noise), Path(out) / f"noise_{rank}.pt")
     data = LastFails(much) if much in ("dies", "stalls") else toys.Data()
     toys.fit(task, data, config, collate=toys.collate)

@@ -4,30 +4,24 @@ one dies or stands still, the run ends, says which, and goes on from its last st
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from launching import launch, on_cpus
 from safetensors.torch import load_file
 
 
-def train(out: Path, world: int, kind: str, how: str = "plain", much: str = "all", *, fails: bool = False) -> str:
+def train(out: Path, world: int, kind: str, how: str = "plain", much: str = "all", *, accumulation: int = 1,
+          fails: bool = False) -> str:
     """What was said on stderr."""
     out.mkdir(exist_ok=True)
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(world),
-        str(Path(__file__).parent / "processes.py"), str(out), kind, how, much,
-    ]  # fmt: skip
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "ACCELERATE_USE_CPU": "true",
-        "PYTHONPATH": str(Path(__file__).parents[2]),
-    }
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=400)
+    launcher = launch(world) if world > 1 else [sys.executable]
+    program = str(Path(__file__).parent / "processes.py")
+    done = subprocess.run([*launcher, program, str(out), kind, how, much, str(accumulation)], capture_output=True,
+                          text=True, env=on_cpus(), timeout=400)
     assert (done.returncode != 0) is fails, done.stderr[-2000:]
     return done.stderr
 
@@ -42,12 +36,13 @@ def found(out: Path) -> tuple[dict[str, torch.Tensor], list[float]]:
 
 @pytest.mark.parametrize("kind", ["ToyTask", "TwoPlayers"])
 def test_processes_train_what_one_trains(tmp_path, kind):
+    """(processes, micro-batches a step): 4, 2 or 1 samples in each; two players' gradients wait for the last one."""
     alone = tmp_path / "alone"
     train(alone, 1, kind)
     weights, losses = found(alone)
-    for world in (2, 4) if kind == "ToyTask" else (2,):
-        out = tmp_path / str(world)
-        train(out, world, kind)
+    for world, accumulation in {"ToyTask": ((2, 1), (4, 1)), "TwoPlayers": ((2, 1), (2, 2))}[kind]:
+        out = tmp_path / f"{world}_{accumulation}"
+        train(out, world, kind, accumulation=accumulation)
         others, curve = found(out)
         torch.testing.assert_close(others, weights, rtol=0, atol=1e-6)
         assert curve == pytest.approx(losses, rel=1e-6)

@@ -65,9 +65,31 @@ def test_it_is_auralosss_loss_and_the_distance_of_log_mels():
     loss, target = SpectralLoss(MelFormat()), clips()
     audio = 0.7 * target + 0.01
     found = loss(audio, target)
-    torch.testing.assert_close(found["stft"], MultiResolutionSTFTLoss()(audio, target), rtol=1e-4, atol=1e-5)
+    each = [MultiResolutionSTFTLoss()(audio[k : k + 1], target[k : k + 1]) for k in range(2)]
+    torch.testing.assert_close(found["stft"], torch.stack(each).mean(), rtol=1e-4, atol=1e-5)
     mel = MelSpectrogram(MelFormat())
     torch.testing.assert_close(found["mel"], (mel(audio) - mel(target)).abs().mean())
+
+
+def test_a_batch_teaches_what_its_clips_teach_one_by_one():
+    """Else micro-batches, processes and what halves when memory runs out would change what is learnt."""
+    torch.manual_seed(3)
+    target = clips().repeat(2, 1, 1) * torch.tensor([1.0, 0.1, 0.0, 0.5])[:, None, None]  # one is silent
+    audio = (0.7 * target + 0.01 * torch.randn_like(target)).requires_grad_()
+    features = [torch.rand(4, 3, 5), torch.rand(4, 1, 2)]
+
+    def losses(part: slice) -> torch.Tensor:
+        judge = [[[features[0][part] * audio[part].abs().mean((1, 2), keepdim=True), features[1][part]]]]
+        real = [[[feature[part] for feature in features]]]
+        found = SpectralLoss(MelFormat())(audio[part], target[part])
+        return torch.stack([found["stft"], found["mel"], feature_loss(real, judge), adversarial_loss(judge),
+                            verdict_loss(real, judge)])
+
+    whole = losses(slice(None))
+    parts = torch.stack([losses(slice(k, k + 1)) for k in range(4)]).mean(0)
+    torch.testing.assert_close(parts, whole, rtol=1e-5, atol=1e-6)
+    one, other = (torch.autograd.grad(value.sum(), audio, retain_graph=True)[0] for value in (whole, parts))
+    torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-7)
 
 
 def test_a_vocoder_whose_mel_ends_at_8_khz_is_corrected_above_it():
