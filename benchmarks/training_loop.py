@@ -203,7 +203,11 @@ def kills(folder: Path, count: int) -> dict[str, Any]:
                     row["kills"] += 1
                     row["during a save"] += any((run / "states").glob(".step_*.part"))
             row["runs"] += 1
-            row["equal"] += outcome(run) == expected
+            found = outcome(run)
+            row["equal"] += found == expected
+            different = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
+            if different:
+                print(f"{run.name} differs in {', '.join(different)}", file=sys.stderr)
         result[kind] = row
     return result
 

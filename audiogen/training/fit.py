@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 from audiogen.core.checkpoint import save_checkpoint
 from audiogen.core.config import to_dict
 from audiogen.core.errors import UserError
+from audiogen.core.files import whole_folder
 from audiogen.core.interfaces import Batch, Player, Task
 from audiogen.core.rng import SampleRng
 from audiogen.training import plan
@@ -156,14 +157,15 @@ class _Run:
         config, accelerator = self.config, self.accelerator
         start, kept = self._resume()
         if start >= config.steps:
+            self._finish(start, kept)
             accelerator.print(f"{config.run} is complete at step {start}; ask for more with --steps")
             return Summary(step=start)
         if accelerator.is_main_process:
             self._write_recipe()
             accelerator.init_trackers("tensorboard")
             forget_lines_after(config.run / "scores.jsonl", start)
-            if start == 0:
-                self._demo(0)
+            if start % config.demo_every == 0 and self._demo_is_due(start):
+                self._demo(start)
             (config.run / "unfinished").touch()  # what a job script looks for: shall it go on?
         self.meter = Meter(config, accelerator, start=start, state=kept.get("meter"))
         self.watchdog = Watchdog(
@@ -180,6 +182,14 @@ class _Run:
             (config.run / "unfinished").unlink(missing_ok=True)
         accelerator.end_training()
         return summary
+
+    def _finish(self, step: int, kept: dict) -> None:
+        """What a kill just after the last state has left to do: the checkpoint, the demos, and to say so."""
+        unfinished = self.config.run / "unfinished"
+        if unfinished.is_file() and self.accelerator.is_main_process:
+            self._save_model(step, kept.get("meter", {}).get("latest", {}))
+            self._demo(step)
+            unfinished.unlink()
 
     def _steps(self, start: int) -> Summary:
         config, accelerator, meter = self.config, self.accelerator, self.meter
@@ -402,14 +412,16 @@ class _Run:
         if not write:
             return
         forget_old_states(self.states, keep=self.config.keep, keep_every=self.config.keep_every)
-        scores = {"step": step, "losses": self.meter.latest, "steps_per_second": round(self.meter.speed, 3)}
+        self._save_model(step, self.meter.latest, steps_per_second=round(self.meter.speed, 3))
+
+    def _save_model(self, step: int, losses: dict[str, float], **more: Any) -> None:
         save_checkpoint(
             self.config.run / "model",
             self.ema.module,
             room=self.task.room,
             labels=self.labels,
             card=self.card,
-            scores=scores,
+            scores={"step": step, "losses": losses, **more},
         )
 
     def _plain_optimizers(self) -> dict[str, torch.optim.Optimizer]:
@@ -420,28 +432,39 @@ class _Run:
         values = to_dict(self.recipe) if self.recipe is not None else to_dict(self.config)
         (self.config.run / "recipe.json").write_text(json.dumps(values, indent=1, default=str) + "\n")
 
+    def _demo_folder(self, step: int) -> Path:
+        return self.config.run / "demos" / f"step_{step:08d}"
+
+    def _demo_is_due(self, step: int) -> bool:
+        """Whether a run that goes on here lacks them: a kill may have come between the state and its demos."""
+        scores = self.config.run / "scores.jsonl"
+        if step == 0 or not self._demo_folder(step).is_dir():
+            return True
+        return self.judge is not None and not any(
+            json.loads(line)["step"] == step for line in (scores.read_text().splitlines() if scores.is_file() else ())
+        )
+
     def _demo(self, step: int) -> None:
-        folder = self.config.run / "demos" / f"step_{step:08d}"
-        folder.mkdir(parents=True, exist_ok=True)
         model = self.ema.module.eval()
-        with torch.no_grad():
-            self.task.demo(model, folder, step)
+        with torch.no_grad(), whole_folder(self._demo_folder(step)) as part:
+            self.task.demo(model, part, step)
         if self.judge is not None and step:
-            self._judge(folder, step)
+            self._judge(self._demo_folder(step), step)
 
     def _judge(self, folder: Path, step: int) -> None:
-        """Score the demo clips, write the score down, and keep the weights where it is the best so far."""
-        best = self.config.run / "best"
+        """Score the demo clips, keep the weights where the score is the best so far, and write it down."""
+        best, lines = self.config.run / "best", self.config.run / "scores.jsonl"
         known = json.loads((best / "scores.json").read_text())["score"] if (best / "scores.json").is_file() else None
         score = float(self.judge(folder))
-        with open(self.config.run / "scores.jsonl", "a") as stream:
-            stream.write(json.dumps({"step": step, "score": score}) + "\n")
         better = known is None or score < known
         self.accelerator.print(f"step {step}: demo clips score {score:.4g}"
                                + (", the best so far" if better else f" (best {known:.4g})"))
         if better:
             save_checkpoint(best, self.ema.module, room=self.task.room, labels=self.labels, card=self.card,
                             scores={"step": step, "score": score})
+        forget_lines_after(lines, step - 1)
+        with open(lines, "a") as stream:
+            stream.write(json.dumps({"step": step, "score": score}) + "\n")
 
     def _agreed(self, stop: bool) -> bool:
         """True on every process where it is true on one: a signal may reach one alone, and clocks differ."""

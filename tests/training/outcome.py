@@ -20,6 +20,7 @@ def outcome(run: Path) -> dict[str, Any]:
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     return {
         "state": newest.name,
+        "unfinished": (run / "unfinished").exists(),
         "log": [{name: value for name, value in line.items() if name not in CLOCK} for line in lines],
         **{f"state {name}": digest for name, digest in _digests(newest / "state.safetensors").items()},
         **{f"model {name}": digest for name, digest in _digests(run / "model" / "model.safetensors").items()},

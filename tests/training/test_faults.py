@@ -115,7 +115,8 @@ def one_go(tmp_path, monkeypatch):
     from audiogen.training.config import TrainConfig
     from audiogen.training.fit import fit
 
-    def train(folder: str = "run", *, kind: str = "autoregressive", sounds=None, change=lambda task: None, **settings):
+    def train(folder: str = "run", *, kind: str = "autoregressive", sounds=None, change=lambda task: None, judge=None,
+              **settings):
         torch.manual_seed(0)
         task = survivors.KINDS[kind]()
         task.demo = lambda *_: None
@@ -123,7 +124,7 @@ def one_go(tmp_path, monkeypatch):
         values = dict(run=tmp_path / folder, steps=8, batch_size=4, accumulation=1, warmup=3, log_every=2,
                       save_every=1, demo_every=100)
         summary = fit(task, sounds or survivors.Sounds(), TrainConfig(**(values | settings)),
-                      collate=survivors.collate)
+                      collate=survivors.collate, judge=judge)
         return task, summary
 
     return train
@@ -185,6 +186,51 @@ def test_a_dead_worker_is_named_and_the_run_goes_on_from_there(one_go, tmp_path)
     assert reached is None or reached.name <= "step_00000004"  # item 17 belongs to step 4
     again, _ = one_go("b")
     assert torch.equal(weights(whole), weights(again))
+
+
+@pytest.mark.parametrize("moment", ["checkpoint", "demo", "score"])
+def test_what_a_kill_just_after_the_last_state_prevented_is_made_by_the_next_call(
+    moment, one_go, tmp_path, monkeypatch
+):
+    """Found by benchmarks/training_loop.py: the checkpoint stayed that of the step before, the run "unfinished"."""
+    from audiogen.training import fit
+
+    class Killed(BaseException):
+        pass
+
+    def die_at(name, step):
+        if (name, step) == (moment, 8) and alive:
+            raise Killed
+
+    def demo(task):
+        def make(model, folder, step):
+            (folder / "clip").write_text(str(float(sum(p.sum() for p in model.parameters()))))
+            die_at("demo", step)
+
+        task.demo = make
+
+    def judge(folder):
+        die_at("score", int(folder.name.removeprefix("step_")))
+        return float((folder / "clip").read_text())
+
+    def save(folder, *arguments, scores, **more):
+        if folder.name == "model":
+            die_at("checkpoint", scores["step"])
+        whole_checkpoint(folder, *arguments, scores=scores, **more)
+
+    alive, whole_checkpoint = [], fit.save_checkpoint
+    monkeypatch.setattr(fit, "save_checkpoint", save)
+    one_go("whole", change=demo, judge=judge, demo_every=4)
+    alive.append(True)
+    with pytest.raises(Killed):
+        one_go("run", change=demo, judge=judge, demo_every=4)
+    assert newest_state(tmp_path / "run" / "states").name == "step_00000008"
+    assert (tmp_path / "run" / "unfinished").is_file()
+    alive.clear()
+    one_go("run", change=demo, judge=judge, demo_every=4)
+    assert not (tmp_path / "run" / "unfinished").exists()
+    for name in ("model/model.safetensors", "demos/step_00000008/clip", "scores.jsonl", "best/model.safetensors"):
+        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EROFS])
