@@ -227,3 +227,34 @@ def test_what_stands_in_the_padding_neither_trains_a_generator_nor_leaks(name):
     for key, value in found[0].items():
         assert torch.isfinite(value).all(), key
         torch.testing.assert_close(value, found[1][key], rtol=1e-4, atol=1e-6, msg=key)
+
+
+# Families that look at the batch as a whole: an autoencoder's free bits are granted to its mean, and the codes of a
+# codec's book move with it.
+WHOLE_BATCH = ("autoencoder", "mel_codec")
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_a_generator_learns_from_a_batch_what_it_learns_from_its_halves(name):
+    """So that micro-batches, processes and what halves when memory runs out change nothing but memory."""
+    cls, found = resolve("generator", name), []
+    for parts in (1, 2):
+        torch.manual_seed(0)
+        generator = cls(cls.config_type()).train()
+        mel = torch.randn(4, generator.config.mel.n_mels, FRAMES) - 5
+        audio = 0.1 * torch.randn(4, 1, FRAMES * generator.config.mel.hop_length)
+        lengths, condition = torch.tensor([FRAMES, 11, FRAMES, 7]), conditions(generator, 4)
+        losses, gradients = torch.zeros(()), []
+        for player in cls.task_type(generator).players():
+            player.module.zero_grad()
+            for ids in torch.arange(4).chunk(parts):
+                given = Condition(*(None if route is None else route[ids] for route in condition))
+                batch = Batch(audio[ids], mel[ids], lengths[ids], given, ids)
+                loss = player.loss(batch, SampleRng(0, ids=ids))["loss"] / parts
+                loss.backward()
+                losses = losses + loss.detach()
+            gradients += [p.grad.flatten().clone() for p in player.module.parameters() if p.grad is not None]
+        found.append((losses, torch.cat(gradients)))
+    (whole, gradient), (halves, other) = found
+    same = float((gradient - other).norm() / gradient.norm()) < 1e-4 and torch.allclose(halves, whole, rtol=1e-5)
+    assert same == (name not in WHOLE_BATCH)

@@ -106,7 +106,7 @@ class WaveNetGenerator(MelModel):
             order_codes(self.stack)
 
     def loss(self, batch: Batch, rng: SampleRng) -> dict[str, Tensor]:
-        """"loss": negative log-likelihood in nats a sample, over all that is sound; "bits": the same in bits."""
+        """"loss": negative log-likelihood in nats a sample of what is sound; "bits": the same in bits."""
         hop = self.config.mel.hop_length
         frames = batch.audio.shape[2] // hop
         dropped = drop(batch.condition, {"vector": self.config.drop_vector, "aligned": self.config.drop_aligned}, rng)

@@ -146,14 +146,14 @@ class WaveNetStack(nn.Module):
 
     def losses(self, likelihood: Tensor, lengths: Tensor) -> dict[str, Tensor]:
         """Log-likelihood (batch, time), of which the first `lengths` (batch,) samples are sound -> "loss": nats a
-        sample, negative, the mean over all that is sound; "bits": the same in bits.
+        sample, negative, the mean of those of the clips, each over what is sound; "bits": the same in bits.
 
         A softmax is measured over its codes, logistics over 16-bit levels, a Gaussian as a density over [-1, 1] (its
         bits as if over 16-bit levels).
         """
         time = torch.arange(likelihood.shape[1], device=likelihood.device)
         sound = time < lengths.to(likelihood.device)[:, None]
-        loss = -(likelihood * sound).sum() / sound.sum().clamp(min=1)
+        loss = -((likelihood * sound).sum(1) / sound.sum(1).clamp(min=1)).mean()
         bits = loss.detach() / math.log(2)
         return {"loss": loss, "bits": bits + math.log2((LEVELS - 1) / 2) if self.config.output == "gaussian" else bits}
 

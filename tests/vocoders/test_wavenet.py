@@ -249,7 +249,7 @@ def test_the_loss_is_the_mean_of_what_the_network_says_of_each_sample():
         assert float(losses["loss"]) == pytest.approx(float(nats.mean()), rel=1e-5)
         assert float(losses["bits"]) == pytest.approx(float(nats.mean()) / math.log(2), rel=1e-5)
         short = model.loss(batch._replace(lengths=torch.tensor([6, 2])), SampleRng(0))
-        wanted = torch.cat([nats[0], nats[1, :32]]).mean()
+        wanted = (nats[0].mean() + nats[1, :32].mean()) / 2
         assert float(short["loss"]) == pytest.approx(float(wanted), rel=1e-5)
 
 
