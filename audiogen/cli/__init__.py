@@ -119,8 +119,9 @@ def parse(
     sys.stderr.write(said.getvalue())
     options = [word.partition("=")[0] for word in unknown if word.startswith("-")]
     if options:
-        near = difflib.get_close_matches(options[0].replace("_", "-"), list(_options(kind)), n=3, cutoff=0.6)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"see {prog} --help"
+        spelt, asked = dict(_options(kind)), options[0].replace("_", "-")
+        near = [asked] if asked in spelt else difflib.get_close_matches(asked, list(spelt), n=3, cutoff=0.6)
+        hint = f"did you mean {' or '.join(spelt[name] for name in near)}?" if near else f"see {prog} --help"
         raise UserError(f"{prog} has no option {options[0]}; {hint}")
     if unknown:
         raise UserError(f"{prog} does not know what to do with {unknown[0]!r}; see {prog} --help")
@@ -195,14 +196,21 @@ def _overview() -> str:
     )
 
 
-def _options(kind: type, prefix: str = "") -> Iterator[str]:
-    """The long options of a dataclass, nested ones with dots: --data.root."""
+def _options(kind: type, prefix: str = "", behind: str = "") -> Iterator[tuple[str, str]]:
+    """The long options of a dataclass, nested ones with dots (--data.root), and how each is written: those of a part
+    that may be absent stand behind the word that chooses it, as in `model.coarse:gated-config --model.coarse.width`."""
     hints = typing.get_type_hints(kind)
     for field in dataclasses.fields(kind):
-        if dataclasses.is_dataclass(hints[field.name]):
-            yield from _options(hints[field.name], f"{prefix}{field.name.replace('_', '-')}.")
+        name, hint = f"{prefix}{field.name.replace('_', '-')}", hints[field.name]
+        parts = [part for part in typing.get_args(hint) if dataclasses.is_dataclass(part)]
+        if dataclasses.is_dataclass(hint):
+            yield from _options(hint, f"{name}.", behind)
+        elif len(parts) == 1:
+            chosen = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", parts[0].__name__).lower()
+            yield f"--{name}", f"{name}:{chosen}"
+            yield from _options(parts[0], f"{name}.", f"{behind}{name}:{chosen} ")
         else:
-            yield f"--{prefix}{field.name.replace('_', '-')}"
+            yield f"--{name}", f"{behind}--{name}"
 
 
 def _one_line(box: str) -> str:

@@ -43,6 +43,12 @@ def test_options_after_the_name_are_the_recipes(audiogen, own):
     assert said.code == 2 and "audiogen train my_own.py has no option --stesp; did you mean --steps" in said.err
 
 
+def test_options_of_a_part_that_may_be_absent_are_told_with_the_word_that_chooses_it(audiogen):
+    said = audiogen("train", "generator", "--model.coarse.width", "16")
+    assert said.code == 2
+    assert said.err.endswith("did you mean model.coarse:gated-config --model.coarse.width?\n")
+
+
 def test_unknown_and_broken_recipes_are_one_clear_line(audiogen, tmp_path):
     (tmp_path / "broken.py").write_text("def (")
     (tmp_path / "empty.py").write_text("x = 1")
