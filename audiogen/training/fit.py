@@ -23,15 +23,15 @@ from torch.utils.data import DataLoader, Dataset
 from audiogen.core.checkpoint import save_checkpoint
 from audiogen.core.config import to_dict
 from audiogen.core.errors import UserError
-from audiogen.core.files import whole_folder
 from audiogen.core.interfaces import Batch, Player, Task
 from audiogen.core.rng import SampleRng
 from audiogen.training import plan
 from audiogen.training.config import TrainConfig, rate_at
+from audiogen.training.demos import Demos
 from audiogen.training.ema import averaged
 from audiogen.training.guard import Guard
 from audiogen.training.lock import alone
-from audiogen.training.meter import Meter, forget_lines_after, forget_peak, peak_memory_mib, recent_peak_mib
+from audiogen.training.meter import Meter, forget_peak, peak_memory_mib, recent_peak_mib
 from audiogen.training.parcel import InParcels, opened
 from audiogen.training.state import forget_old_states, load_state_folder, newest_state, save_state, whole
 from audiogen.training.steps import StepSampler, halves, is_out_of_memory
@@ -104,7 +104,6 @@ class _Run:
 
         self.task, self.dataset, self.config, self.collate = task, dataset, config, collate
         self.recipe, self.labels, self.card, self.overfit_below = recipe, labels, card, overfit_below
-        self.judge = judge
         quiet = config.plan
         precision = {"fp32": "no", None: None}.get(config.precision, config.precision)
         if precision == "fp16" and not torch.cuda.is_available():
@@ -144,6 +143,7 @@ class _Run:
         self.modules = {f"player/{p.name}": p.module for p in self.players} | {"ema": self.ema}
         self.states = config.run / "states"
         self.guard = Guard(config.run, config.patience)
+        self.demos = Demos(config.run, self._make_demos, judge, self._keep, self.accelerator.print)
         self.meter: Meter | None = None
         self.watchdog = Watchdog(
             config.run, rank=self.accelerator.process_index, world=self.accelerator.num_processes, stall=0.0
@@ -163,9 +163,9 @@ class _Run:
         if accelerator.is_main_process:
             self._write_recipe()
             accelerator.init_trackers("tensorboard")
-            forget_lines_after(config.run / "scores.jsonl", start)
-            if start % config.demo_every == 0 and self._demo_is_due(start):
-                self._demo(start)
+            self.demos.forget_after(start)
+            if start % config.demo_every == 0 and self.demos.missing(start):
+                self.demos.write(start)
             (config.run / "unfinished").touch()  # what a job script looks for: shall it go on?
         self.meter = Meter(config, accelerator, start=start, state=kept.get("meter"))
         self.watchdog = Watchdog(
@@ -188,7 +188,7 @@ class _Run:
         unfinished = self.config.run / "unfinished"
         if unfinished.is_file() and self.accelerator.is_main_process:
             self._save_model(step, kept.get("meter", {}).get("latest", {}))
-            self._demo(step)
+            self.demos.write(step)
             unfinished.unlink()
 
     def _steps(self, start: int) -> Summary:
@@ -209,7 +209,7 @@ class _Run:
                     self._save(done)
                 self.watchdog.beat(step, "demo")
                 if accelerator.is_main_process and (done % config.demo_every == 0 or done == config.steps):
-                    self._demo(done)
+                    self.demos.write(done)
                 self.watchdog.beat(step, "synchronise")
                 accelerator.wait_for_everyone()
                 if last:
@@ -415,14 +415,11 @@ class _Run:
         self._save_model(step, self.meter.latest, steps_per_second=round(self.meter.speed, 3))
 
     def _save_model(self, step: int, losses: dict[str, float], **more: Any) -> None:
-        save_checkpoint(
-            self.config.run / "model",
-            self.ema.module,
-            room=self.task.room,
-            labels=self.labels,
-            card=self.card,
-            scores={"step": step, "losses": losses, **more},
-        )
+        self._keep(self.config.run / "model", {"step": step, "losses": losses, **more})
+
+    def _keep(self, folder: Path, scores: dict[str, Any]) -> None:
+        """The averaged weights, as a checkpoint."""
+        save_checkpoint(folder, self.ema.module, room=self.task.room, labels=self.labels, card=self.card, scores=scores)
 
     def _plain_optimizers(self) -> dict[str, torch.optim.Optimizer]:
         return {p.name: o.optimizer for p, o in zip(self.players, self.optimizers, strict=True)}
@@ -432,39 +429,9 @@ class _Run:
         values = to_dict(self.recipe) if self.recipe is not None else to_dict(self.config)
         (self.config.run / "recipe.json").write_text(json.dumps(values, indent=1, default=str) + "\n")
 
-    def _demo_folder(self, step: int) -> Path:
-        return self.config.run / "demos" / f"step_{step:08d}"
-
-    def _demo_is_due(self, step: int) -> bool:
-        """Whether a run that goes on here lacks them: a kill may have come between the state and its demos."""
-        scores = self.config.run / "scores.jsonl"
-        if step == 0 or not self._demo_folder(step).is_dir():
-            return True
-        return self.judge is not None and not any(
-            json.loads(line)["step"] == step for line in (scores.read_text().splitlines() if scores.is_file() else ())
-        )
-
-    def _demo(self, step: int) -> None:
-        model = self.ema.module.eval()
-        with torch.no_grad(), whole_folder(self._demo_folder(step)) as part:
-            self.task.demo(model, part, step)
-        if self.judge is not None and step:
-            self._judge(self._demo_folder(step), step)
-
-    def _judge(self, folder: Path, step: int) -> None:
-        """Score the demo clips, keep the weights where the score is the best so far, and write it down."""
-        best, lines = self.config.run / "best", self.config.run / "scores.jsonl"
-        known = json.loads((best / "scores.json").read_text())["score"] if (best / "scores.json").is_file() else None
-        score = float(self.judge(folder))
-        better = known is None or score < known
-        self.accelerator.print(f"step {step}: demo clips score {score:.4g}"
-                               + (", the best so far" if better else f" (best {known:.4g})"))
-        if better:
-            save_checkpoint(best, self.ema.module, room=self.task.room, labels=self.labels, card=self.card,
-                            scores={"step": step, "score": score})
-        forget_lines_after(lines, step - 1)
-        with open(lines, "a") as stream:
-            stream.write(json.dumps({"step": step, "score": score}) + "\n")
+    def _make_demos(self, folder: Path, step: int) -> None:
+        with torch.no_grad():
+            self.task.demo(self.ema.module.eval(), folder, step)
 
     def _agreed(self, stop: bool) -> bool:
         """True on every process where it is true on one: a signal may reach one alone, and clocks differ."""
