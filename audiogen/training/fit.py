@@ -127,11 +127,12 @@ class _Run:
                 "(an adversarial training), which look into each other: run it under DDP (recipes/launch/ddp.yaml)"
             )
         self.turns, self.optimizers = [], []
+        self.trained: list[list[nn.Parameter]] = []  # each player's; what it came with frozen stays so
         for player in self.players:
             player.module.to(device)
-            trained = [p for p in player.module.parameters() if p.requires_grad]
+            self.trained.append([p for p in player.module.parameters() if p.requires_grad])
             optimizer = torch.optim.AdamW(
-                trained,
+                self.trained[-1],
                 lr=config.learning_rate,
                 betas=config.betas,
                 weight_decay=config.weight_decay,
@@ -247,8 +248,7 @@ class _Run:
         for player, turn, optimizer in zip(self.players, self.turns, self.optimizers, strict=True):
             if step < player.start:
                 continue
-            for other in self.players:
-                other.module.requires_grad_(other is player)
+            self._let_learn(player)
             for group in optimizer.param_groups:
                 group["lr"] = (player.learning_rate or config.learning_rate) * rate_at(step, config)
             seen = self._gradients(step, player, turn, optimizer, micros)
@@ -262,7 +262,7 @@ class _Run:
                 optimizer.step()
             optimizer.zero_grad(set_to_none=True)  # now, so that no player's gradients wait through the other's turn
             if bad:
-                self._all_may_learn()
+                self._let_learn()
                 if self.meter is not None:
                     self.meter.skipped += 1
                 what = self.guard.failed(step, player.name, micros, seen, norm, write=accelerator.is_main_process)
@@ -270,7 +270,7 @@ class _Run:
                 return None
             prefix = "" if len(self.players) == 1 else f"{player.name}/"
             logged |= {f"{prefix}{name}": value for name, value in seen.items()} | {f"{prefix}gradient": norm}
-        self._all_may_learn()
+        self._let_learn()
         self.guard.passed()
         self.ema.update_parameters(self.model)
         return logged
@@ -333,9 +333,12 @@ class _Run:
             "the same command goes on from the last state"
         )
 
-    def _all_may_learn(self) -> None:
-        for player in self.players:
-            player.module.requires_grad_(True)
+    def _let_learn(self, player: Player | None = None) -> None:
+        """Gradients for one player's weights only, or again for those of all."""
+        if len(self.players) > 1:
+            for other, trained in zip(self.players, self.trained, strict=True):
+                for parameter in trained:
+                    parameter.requires_grad_(player is None or other is player)
 
     def _batches(self, start: int) -> Iterator[tuple[int, list[Batch], float]]:
         """(step, micro-batches on the device with their mels, seconds spent waiting for data)."""

@@ -167,6 +167,17 @@ def test_players_take_turns_and_start_late(tmp_path):
     assert task.seen == ["generator", "generator", "generator", "critic", "generator", "critic"]
 
 
+@pytest.mark.parametrize("kind", [ToyTask, TwoPlayers])
+def test_what_comes_frozen_stays_frozen(tmp_path, kind):
+    """A first stage, say: its gradients would cost time and memory, and none of them is used."""
+    task = kind()
+    task.model.layer.bias.requires_grad_(False)
+    before = task.model.layer.bias.clone()
+    fit(task, Data(), config(tmp_path), collate=collate)
+    assert not task.model.layer.bias.requires_grad and task.model.layer.weight.requires_grad
+    assert torch.equal(task.model.layer.bias, before) and task.model.layer.bias.grad is None
+
+
 def test_bf16_trains_and_keeps_float32_weights(tmp_path):
     task = ToyTask()
     before = weights(task).clone()
