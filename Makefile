@@ -61,7 +61,7 @@ demo: kernels
 
 test: kernels
 	@$(BIN)/ruff check .
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 clean:
 	@rm -rf demo build dist audiogen/ops/audiogen_*.so *.egg-info .pytest_cache .ruff_cache .import_linter_cache

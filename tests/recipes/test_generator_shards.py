@@ -42,7 +42,7 @@ def test_three_steps_from_shards(folder, tmp_path, monkeypatch, what):
     audio_seconds = _Run._audio_seconds
     monkeypatch.setattr(_Run, "_audio_seconds",
                         lambda run, batch: seconds.append(audio_seconds(run, batch)) or seconds[-1])
-    monkeypatch.setattr(_Run, "_demo", lambda *arguments: None)
+    monkeypatch.setattr(_Run, "_make_demos", lambda *arguments: None)
     small = ("--model.gated.width", "16", "--model.gated.depth", "2")
     assert main(words(folder, what, tmp_path / "run", *small)) == 0
     found = load_checkpoint(tmp_path / "run" / "model")
