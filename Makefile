@@ -1,6 +1,6 @@
 # make setup   everything into .venv (the second time: nothing to do)
 # make demo    three clips from three prompts, as WAV with a spectrogram PNG each, in demo/
-# make test    the linter and all tests, at most ten minutes on two cores
+# make test    the linter and all tests, about ten minutes on two cores
 # make kernels the native kernels, where this machine has a C++ compiler; demo and test do it too
 # make clean   what these commands wrote, but for .venv; make distclean takes that too
 #
