@@ -13,6 +13,7 @@ import shutil
 from pathlib import Path
 
 from audiogen.core.errors import UserError
+from audiogen.core.files import sha256_of
 
 FILES = ["*.json", "*.safetensors", "*.md"]  # nothing that could be run is fetched
 DECISIVE = (".json", ".safetensors")  # what the hash of a folder is over: a card may be reworded
@@ -62,8 +63,7 @@ def folder_hash(folder: Path) -> str:
     """SHA-256 over the names and contents of a checkpoint's or an engine's .json and .safetensors files."""
     digest = hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.suffix in DECISIVE and path.is_file()):
-        content = hashlib.sha256(path.read_bytes()).hexdigest()
-        digest.update(f"{path.relative_to(folder).as_posix()}\n{content}\n".encode())
+        digest.update(f"{path.relative_to(folder).as_posix()}\n{sha256_of(path)}\n".encode())
     return digest.hexdigest()
 
 
@@ -71,11 +71,12 @@ def _compare(folder: Path, listed: dict, asked: str) -> None:
     """Every file against what the hub lists. Copies that differ are removed, so that the next attempt fetches anew."""
     for path in (path for path in folder.rglob("*") if path.is_file()):
         name = path.relative_to(folder).as_posix()
-        file, content = listed.get(name), path.read_bytes()
+        file = listed.get(name)
         large = getattr(file, "lfs", None)
         if large is not None:
-            same = hashlib.sha256(content).hexdigest() == large.sha256
+            same = sha256_of(path) == large.sha256
         else:
+            content = path.read_bytes()
             blob = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
             same = file is not None and blob == file.blob_id
         if not same:

@@ -26,13 +26,13 @@ import torch
 
 from audiogen.conditioning.piano_roll import note_table
 from audiogen.core.errors import UserError
-from audiogen.core.files import whole_file
+from audiogen.core.files import sha256_of, whole_file
 from audiogen.core.mel_format import MelFormat
 from audiogen.core.parallel import cores, parallel
 from audiogen.core.score import Score
 from audiogen.data.manifest import SPLITS, Entry, Manifest
 from audiogen.data.segments import read_segment
-from audiogen.data.shards import EXTENSIONS, Shard, ShardIndex, encode_array, sha256_of, write_index, write_shard
+from audiogen.data.shards import EXTENSIONS, Shard, ShardIndex, encode_array, write_index, write_shard
 from audiogen.signal.mel import MelSpectrogram
 
 SHORTEST = 0.25  # seconds; less than this at the end of a file is left out, but of a file that is no longer

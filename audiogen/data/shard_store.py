@@ -21,8 +21,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from audiogen.core.errors import UserError
-from audiogen.core.files import whole_file
-from audiogen.data.shards import Shard, ShardIndex, array_of, members, parse_index, sha256_of
+from audiogen.core.files import sha256_of, whole_file
+from audiogen.data.shards import Shard, ShardIndex, array_of, members, parse_index
 
 TIMEOUT = 60.0  # seconds without an answer from a server
 ATTEMPTS = 3  # at fetching a shard; a connection that breaks once in a day must not end a training

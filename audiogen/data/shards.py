@@ -11,7 +11,6 @@ here is a pickle, and nothing is ever unpacked into a folder: members are read i
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import re
@@ -26,7 +25,7 @@ import numpy as np
 
 from audiogen.core.config import from_dict, to_dict
 from audiogen.core.errors import UserError
-from audiogen.core.files import whole_file
+from audiogen.core.files import sha256_of, whole_file
 from audiogen.core.mel_format import MelFormat
 from audiogen.data.manifest import SPLITS
 
@@ -133,14 +132,6 @@ def write_shard(path: Path, samples: Iterable[tuple[str, dict[str, bytes]]]) -> 
                 count += 1
         digest = sha256_of(part)
     return count, digest
-
-
-def sha256_of(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def members(data: Any, *, where: str) -> list[tuple[str, dict[str, tuple[int, int]]]]:

@@ -7,6 +7,7 @@ file descriptors run out. A parcel costs one block and one descriptor a batch, a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -45,19 +46,19 @@ class InParcels:
 
 def wrapped(batch: Any) -> Parcel:
     """The batch (tensors on the CPU, in tuples, lists and dicts) with all its tensors in one block of shared memory."""
-    tensors: list[tuple[int, Tensor]] = []
+    tensors: list[tuple[_Place, Tensor]] = []
     end = 0
 
     def place(tensor: Tensor) -> _Place:
         nonlocal end
         begin, end = end, end + -(-tensor.nbytes // ALIGNMENT) * ALIGNMENT
-        tensors.append((begin, tensor))
-        return _Place(begin, tensor.dtype, tuple(tensor.shape))
+        tensors.append((_Place(begin, tensor.dtype, tuple(tensor.shape)), tensor))
+        return tensors[-1][0]
 
     contents = _replaced(batch, Tensor, place)
     block = torch.empty(0, dtype=torch.uint8).set_(torch.UntypedStorage._new_shared(max(end, 1)))
-    for begin, tensor in tensors:
-        _view(block, _Place(begin, tensor.dtype, tuple(tensor.shape))).copy_(tensor)
+    for where, tensor in tensors:
+        _view(block, where).copy_(tensor)
     return Parcel(block, contents)
 
 
@@ -69,9 +70,7 @@ def opened(batch: Any) -> Any:
 
 
 def _view(block: Tensor, place: _Place) -> Tensor:
-    size = place.dtype.itemsize
-    for length in place.shape:
-        size *= length
+    size = place.dtype.itemsize * math.prod(place.shape)
     return block[place.begin : place.begin + size].view(place.dtype).view(place.shape)
 
 

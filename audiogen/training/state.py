@@ -6,7 +6,6 @@ is to keep. Folders are written beside and renamed when complete; a folder that 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 
 from audiogen.core.checkpoint import load_state
 from audiogen.core.errors import UserError
-from audiogen.core.files import whole_folder
+from audiogen.core.files import sha256_of, whole_folder
 
 
 def whole(value: Tensor) -> Tensor:
@@ -66,7 +65,7 @@ def save_state(
         return
     with whole_folder(folder) as part:
         save_file(tensors, part / "state.safetensors")
-        values = {"step": step, "param_groups": groups, "extra": extra, "sha256": _sha256(part / "state.safetensors")}
+        values = {"step": step, "param_groups": groups, "extra": extra, "sha256": sha256_of(part / "state.safetensors")}
         (part / "state.json").write_text(json.dumps(values))
 
 
@@ -103,7 +102,7 @@ def newest_state(folder: Path) -> Path | None:
     for candidate in sorted(folder.glob("step_*"), reverse=True):
         try:
             values = json.loads((candidate / "state.json").read_text())
-            if values["sha256"] == _sha256(candidate / "state.safetensors"):
+            if values["sha256"] == sha256_of(candidate / "state.safetensors"):
                 return candidate
             reason = "its checksum does not match"
         except (OSError, ValueError, KeyError) as error:
@@ -120,11 +119,3 @@ def forget_old_states(folder: Path, *, keep: int, keep_every: int = 0) -> None:
             shutil.rmtree(old, ignore_errors=True)
     for half in (*folder.glob(".step_*.part"), *folder.glob(".step_*.old")):
         shutil.rmtree(half, ignore_errors=True)
-
-
-def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
-    with open(file, "rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -12,6 +12,7 @@ import pytest
 
 from audiogen.core.config import to_dict
 from audiogen.core.errors import UserError
+from audiogen.core.files import sha256_of
 from audiogen.core.mel_format import MelFormat
 from audiogen.data.shards import (
     Shard,
@@ -20,7 +21,6 @@ from audiogen.data.shards import (
     encode_array,
     members,
     parse_index,
-    sha256_of,
     write_index,
     write_shard,
 )
