@@ -19,6 +19,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from audiogen.core.files import whole_file  # noqa: E402
+from audiogen.core.librosa_once import load_librosa  # noqa: E402
 from audiogen.core.mel_format import MEL_FORMATS  # noqa: E402
 from audiogen.signal.mel import MelSpectrogram  # noqa: E402
 from audiogen.signal.torchaudio_parts import torchaudio_parts  # noqa: E402
@@ -39,8 +40,7 @@ def median_seconds(function: Callable[[], object], device: str, repeats: int = 9
 
 def measure(name: str, seconds: float, batch: int, device: str) -> dict:
     """Seconds of audio per second of wall time, of each way, for the format of that name."""
-    import librosa
-
+    librosa = load_librosa()
     f = MEL_FORMATS[name]
     audio = 0.1 * torch.randn(batch, int(seconds * f.sample_rate), generator=torch.Generator().manual_seed(0))
     on_device, array = audio.to(device), audio.numpy()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 import sys
 import time
@@ -13,6 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+
+from audiogen.core.files import cache_folder
 
 COMMIT_SECONDS = 0.5  # a commit waits for the disk: once for many clips, and a killed run loses half a second
 
@@ -106,8 +107,4 @@ class EmbeddingCache:
 
 
 def default_cache() -> Path:
-    """$AUDIOGEN_CACHE, or audiogen/ in the user's cache folder."""
-    folder = os.environ.get("AUDIOGEN_CACHE")
-    if folder:
-        return Path(folder) / "embeddings.sqlite"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "audiogen" / "embeddings.sqlite"
+    return cache_folder() / "embeddings.sqlite"

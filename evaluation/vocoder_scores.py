@@ -30,6 +30,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from audiogen.core.librosa_once import load_librosa
 from audiogen.core.mel_format import MelFormat
 from audiogen.signal.mel import MelSpectrogram
 from audiogen.signal.resample import resample
@@ -92,12 +93,10 @@ def si_sdr(real: Tensor, made: Tensor) -> float:
 
 def pitch(clip: Tensor, sample_rate: int) -> tuple[np.ndarray, np.ndarray]:
     """-> F0 in Hz (frames,), NaN where unvoiced, and voicing (frames,) bool: pYIN at 16 kHz, hop 256 (16 ms)."""
-    import librosa
-
     samples = resample(clip.float().numpy(), sample_rate, 16000)
     if len(samples) < 2048:
         samples = np.pad(samples, (0, 2048 - len(samples)))
-    f0, voiced, _ = librosa.pyin(
+    f0, voiced, _ = load_librosa().pyin(
         samples, fmin=LOWEST, fmax=HIGHEST, sr=16000, frame_length=1024, hop_length=256, resolution=0.2,
     )
     return f0, voiced

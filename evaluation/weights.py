@@ -19,7 +19,7 @@ from pathlib import Path
 
 from audiogen.core.config import did_you_mean
 from audiogen.core.errors import UserError
-from audiogen.core.files import whole_file
+from audiogen.core.files import cache_folder, whole_file
 
 BLOCK = 1 << 20  # bytes read at a time
 TIMEOUT = 60.0  # seconds without a byte
@@ -130,11 +130,7 @@ BY_HAND = {"vggish_pca": "github.com/harritaylor/torchvggish, release v0.1, vggi
 def own_folder() -> Path:
     """Where `audiogen weights get` puts them and every embedder looks: $AUDIOGEN_WEIGHTS, or in the user's cache."""
     named = os.environ.get("AUDIOGEN_WEIGHTS")
-    if named:
-        return Path(named)
-    cache = os.environ.get("AUDIOGEN_CACHE")
-    return (Path(cache) if cache else
-            Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "audiogen") / "weights"
+    return Path(named) if named else cache_folder() / "weights"
 
 
 def find_weights(name: str) -> Weights:

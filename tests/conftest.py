@@ -36,6 +36,14 @@ def root() -> Path:
 
 
 @pytest.fixture(scope="session")
+def librosa():
+    """librosa as the product loads it: never by `import librosa`, which breaks when processes do it at once."""
+    from audiogen.core.librosa_once import load_librosa
+
+    return load_librosa()
+
+
+@pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Real, labelled audio and scores; the test is skipped where they are not at hand."""
     return _shared("data")

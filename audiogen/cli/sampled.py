@@ -33,9 +33,9 @@ def sample_clips(
     """
     from audiogen.cli.generate import load_engine, slug
     from audiogen.conditioning.prompts import read_prompt_file
+    from audiogen.core.files import cache_folder
     from audiogen.core.interfaces import Prompt
     from audiogen.pipeline import check_seconds
-    from evaluation.cache import default_cache
 
     if count < 1:
         raise UserError(f"--samples {count}: ask for at least one clip")
@@ -52,7 +52,7 @@ def sample_clips(
     makes: dict[str, Any] = {"checkpoint": engine.hashes, "prompts": [dataclasses.asdict(p) for p in asked],
                              "count": count, "seed": seed}
     name = hashlib.blake2b(json.dumps(makes, sort_keys=True, default=str).encode(), digest_size=8).hexdigest()
-    folder = default_cache().parent / "samples" / f"{Path(checkpoint).name}-{name}"
+    folder = cache_folder() / "samples" / f"{Path(checkpoint).name}-{name}"
     made = 0
     for index in range(count):
         prompt = asked[index % len(asked)]

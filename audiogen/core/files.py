@@ -1,4 +1,5 @@
-"""Files appear whole or not at all: written beside their place under a temporary name, then renamed."""
+"""Files appear whole or not at all: written beside their place under a temporary name, then renamed. And where the
+user's cache is."""
 
 from __future__ import annotations
 
@@ -79,6 +80,12 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def cache_folder() -> Path:
+    """What can be made anew: $AUDIOGEN_CACHE, or audiogen/ in the user's cache folder. Not made here."""
+    named = os.environ.get("AUDIOGEN_CACHE")
+    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "audiogen"
 
 
 def sha256_of(path: Path) -> str:

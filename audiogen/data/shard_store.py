@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from audiogen.core.errors import UserError
-from audiogen.core.files import sha256_of, whole_file
+from audiogen.core.files import cache_folder, sha256_of, whole_file
 from audiogen.data.shards import Shard, ShardIndex, array_of, members, parse_index
 
 TIMEOUT = 60.0  # seconds without an answer from a server
@@ -68,8 +68,7 @@ class ShardStore:
 
     def __init__(self, where: str, *, cache: Path | None, cache_gb: float, open_limit: int) -> None:
         self.where, self.remote = where, is_remote(where)
-        home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "audiogen" / "shards"
-        self.folder = (cache or home) if self.remote else local_folder(where)
+        self.folder = (cache or cache_folder() / "shards") if self.remote else local_folder(where)
         self.limit, self.open_limit = cache_gb * 1e9, open_limit
         self._open: OrderedDict[str, list[Sample]] = OrderedDict()
         self._asked: set[str] = set()

@@ -25,6 +25,7 @@ import tempfile
 from pathlib import Path
 
 from audiogen.core.errors import UserError
+from audiogen.core.files import cache_folder
 
 SOURCES = Path(__file__).parent / "csrc"
 PARTS = ("cpu", "cuda")
@@ -71,8 +72,7 @@ def _stem(part: str) -> str:
 
 def folders() -> list[Path]:
     """Where libraries may lie, the first choice first."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return [Path(__file__).parent, Path(cache) / "audiogen" / "kernels"]
+    return [Path(__file__).parent, cache_folder() / "kernels"]
 
 
 def find(part: str) -> Path | None:

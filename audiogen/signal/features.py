@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
+from audiogen.core.librosa_once import load_librosa
 from audiogen.signal.resample import resample
 
 RATE = 22050  # Hz; everything is analysed at this rate
@@ -33,13 +34,11 @@ def mono(audio: np.ndarray | Tensor, sample_rate: int) -> np.ndarray:
 
 def onset_strength(audio: np.ndarray | Tensor, sample_rate: int, *, hop_length: int = TEMPO_HOP) -> np.ndarray:
     """-> (1 + time // hop_length,) at `RATE`: how much louder the mel bands become (Böck and Widmer 2013), in dB."""
-    import librosa
-
     samples = mono(audio, sample_rate)
     length = 1 + len(samples) // hop_length
     if len(samples) < 2048:
         samples = np.pad(samples, (0, 2048 - len(samples)))
-    return librosa.onset.onset_strength(
+    return load_librosa().onset.onset_strength(
         y=samples, sr=RATE, hop_length=hop_length, n_fft=1024, n_mels=64, lag=3, aggregate=np.median
     )[:length]
 
@@ -94,8 +93,7 @@ def chroma(audio: np.ndarray | Tensor, sample_rate: int) -> np.ndarray:
 
     The unit is arbitrary but the same in all frames of a clip. A clip under two seconds is filled up with silence.
     """
-    import librosa
-
+    librosa = load_librosa()
     samples = mono(audio, sample_rate)
     if len(samples) == 0 or not np.abs(samples).max() > 1e-6:
         return np.zeros((12, 1 + len(samples) // CHROMA_HOP), np.float32)

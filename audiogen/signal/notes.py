@@ -19,6 +19,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from torch import Tensor
 
+from audiogen.core.librosa_once import load_librosa
 from audiogen.core.score import Note
 from audiogen.signal.features import RATE, mono
 
@@ -114,10 +115,8 @@ def _pairs(a: list[float], b: list[float], tolerance: float) -> int:
 
 def _activations(samples: np.ndarray, pitches: list[int], n_fft: int) -> np.ndarray:
     """-> (pitches, frames): how strongly each pitch sounds; 1 is about the loudest."""
-    import librosa
-
     bins = int(HIGHEST_HZ / RATE * n_fft) + 1
-    spectrum = np.abs(librosa.stft(samples, n_fft=n_fft, hop_length=HOP))[:bins]
+    spectrum = np.abs(load_librosa().stft(samples, n_fft=n_fft, hop_length=HOP))[:bins]
     spectrum = (spectrum / max(spectrum.max(), 1e-9)) ** COMPRESSION                      # (bins, frames)
     partials = [_partials(pitch, n_fft, bins) for pitch in pitches]                       # (harmonics, bins) each
     strengths = [1.0 / np.arange(1, len(partial) + 1) for partial in partials]

@@ -124,8 +124,7 @@ def test_what_an_embedder_says_of_itself_is_what_it_does(weighted):
     assert len(weighted.weights_sha256) == 64
 
 
-def test_musicnn_hears_what_librosa_hears(shared_weights):
-    import librosa
+def test_musicnn_hears_what_librosa_hears(librosa, shared_weights):
     audio = torch.randn(16000, generator=torch.Generator().manual_seed(2)) * 0.1
     mel = librosa.feature.melspectrogram(y=audio.numpy(), sr=16000, n_fft=512, hop_length=256, n_mels=96)
     found = load_embedder("musicnn", weights=shared_weights).log_mel(audio[None])[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import librosa
 import numpy as np
 import pytest
 import torch
@@ -35,7 +34,7 @@ def test_the_layout_is_the_published_one():
 
 
 @pytest.mark.parametrize("cls", [PANNs, PANNs32k])
-def test_the_front_end_is_librosas(cls):
+def test_the_front_end_is_librosas(librosa, cls):
     embedder = without_weights(cls)
     audio = 0.1 * np.random.RandomState(0).randn(2 * embedder.sample_rate).astype(np.float32)
     power = np.abs(librosa.stft(audio, n_fft=embedder.n_fft, hop_length=embedder.step, pad_mode="reflect")) ** 2

@@ -61,8 +61,7 @@ def test_half_as_loud_is_ln_2_in_mel_and_6_db_in_spectrum_but_no_other_cepstrum(
     assert mcd(real, 0.5 * real, RATE) < 1e-3  # c0, the loudness, is not among them
 
 
-def test_mcd_is_the_formula_by_scipy_and_librosa():
-    import librosa
+def test_mcd_is_the_formula_by_scipy_and_librosa(librosa):
     from scipy.fft import dct
 
     real, made = noise(), tone(300.0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import librosa
 import numpy as np
 import pytest
 import torch
@@ -40,7 +39,7 @@ def log_of(mel: np.ndarray, format: MelFormat) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", MEL_FORMATS)
-def test_filter_bank_is_librosas(name):
+def test_filter_bank_is_librosas(librosa, name):
     f = MEL_FORMATS[name]
     theirs = librosa.filters.mel(
         sr=f.sample_rate, n_fft=f.n_fft, n_mels=f.n_mels, fmin=f.f_min, fmax=f.f_max,
@@ -63,7 +62,7 @@ def test_htk_filter_banks_are_torchaudios_to_the_last_bit(name):
 
 
 @pytest.mark.parametrize("name", CENTER)
-def test_centred_formats_equal_librosa(name):
+def test_centred_formats_equal_librosa(librosa, name):
     f = MEL_FORMATS[name]
     audio = noise(0.7, f.sample_rate)
     theirs = librosa.feature.melspectrogram(
@@ -87,7 +86,7 @@ def test_centred_formats_equal_torchaudio(name):
 
 
 @pytest.mark.parametrize("name", SAME)
-def test_same_padded_formats_equal_a_loop_over_frames(name):
+def test_same_padded_formats_equal_a_loop_over_frames(librosa, name):
     f = MEL_FORMATS[name]
     audio = noise(0.3, f.sample_rate)
     side = (f.n_fft - f.hop_length) // 2
@@ -106,7 +105,7 @@ def test_same_padded_formats_equal_a_loop_over_frames(name):
 
 
 @pytest.mark.parametrize("change", [{"power": 2.0}, {"power": 0.5}, {"power": 2.0, "eps": 1e-6}])
-def test_power_is_applied_to_the_magnitude_before_the_filter_bank(change):
+def test_power_is_applied_to_the_magnitude_before_the_filter_bank(librosa, change):
     f = MelFormat(padding="center", **change)
     audio = noise(0.2, f.sample_rate)
     magnitude = np.abs(librosa.stft(audio.double().numpy(), n_fft=f.n_fft, hop_length=f.hop_length, pad_mode="reflect"))

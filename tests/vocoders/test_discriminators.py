@@ -149,8 +149,7 @@ def test_the_constant_q_transform_is_its_definition():
     assert np.linalg.norm(found - expected) < 0.04 * np.linalg.norm(expected)  # lengths are rounded at the lower rates
 
 
-def test_the_constant_q_transform_agrees_with_librosa():
-    import librosa
+def test_the_constant_q_transform_agrees_with_librosa(librosa):
 
     rate, bins = 16000, 12
     time = torch.arange(rate) / rate

@@ -123,8 +123,7 @@ def test_autocast_changes_nothing():
     torch.testing.assert_close(many, scales(audio, target))
 
 
-def test_the_multi_scale_mel_loss_is_the_sum_over_seven_resolutions_by_librosa():
-    import librosa
+def test_the_multi_scale_mel_loss_is_the_sum_over_seven_resolutions_by_librosa(librosa):
 
     audio, target = clips(), clips(0.1)
     expected = 0.0
