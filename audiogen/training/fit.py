@@ -33,24 +33,13 @@ from audiogen.training.guard import Guard
 from audiogen.training.lock import alone
 from audiogen.training.meter import Meter, forget_peak, peak_memory_mib, recent_peak_mib
 from audiogen.training.parcel import InParcels, opened
-from audiogen.training.state import forget_old_states, load_state_folder, newest_state, save_state, whole
+from audiogen.training.state import forget_old_states, load_state_folder, newest_state, save_state
 from audiogen.training.steps import StepSampler, halves, is_out_of_memory
+from audiogen.training.updates import updates_for
 from audiogen.training.watchdog import STALLED, Watchdog
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 EXIT_CODES = {"": 0, "SIGINT": 130}  # all other signals: 75, "try again", by which schedulers know to requeue
-
-
-class _Turn(nn.Module):
-    """A player's loss as a forward pass, so that DDP and autocast see it."""
-
-    def __init__(self, player: Player) -> None:
-        super().__init__()
-        self.module = player.module
-        self._loss = player.loss
-
-    def forward(self, batch: Batch, rng: SampleRng) -> dict[str, Tensor]:
-        return self._loss(batch, rng)
 
 
 @dataclass
@@ -121,11 +110,7 @@ class _Run:
         self.model = task.model.to(device)
         self.ema = averaged(self.model, config.ema)
         self.players = task.players()
-        if self.accelerator.distributed_type in ("FSDP", "DEEPSPEED") and len(self.players) > 1:
-            raise UserError(
-                f"{self.accelerator.distributed_type} shards models of one player; this one has {len(self.players)} "
-                "(an adversarial training), which look into each other: run it under DDP (recipes/launch/ddp.yaml)"
-            )
+        self.updates = updates_for(self.accelerator, config, self.players, self._agreed)
         self.turns, self.optimizers = [], []
         self.trained: list[list[nn.Parameter]] = []  # each player's; what it came with frozen stays so
         for player in self.players:
@@ -138,7 +123,7 @@ class _Run:
                 weight_decay=config.weight_decay,
                 fused=device.type in ("cpu", "cuda"),
             )
-            turn, optimizer = self.accelerator.prepare(_Turn(player), optimizer)
+            turn, optimizer = self.updates.prepare(player, optimizer)
             self.turns.append(turn)
             self.optimizers.append(optimizer)
         self.modules = {f"player/{p.name}": p.module for p in self.players} | {"ema": self.ema}
@@ -253,14 +238,7 @@ class _Run:
                 group["lr"] = (player.learning_rate or config.learning_rate) * rate_at(step, config)
             seen = self._gradients(step, player, turn, optimizer, micros)
             self.watchdog.beat(step, "synchronise")
-            norm = accelerator.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], config.clip)
-            norm = whole(torch.as_tensor(norm).detach())
-            # With fp16 a gradient that overflows is how the loss scale is found, and the scaler skips it by itself.
-            finite = torch.isfinite(seen["loss"]) & (torch.isfinite(norm) | (accelerator.scaler is not None))
-            bad = self._agreed(not bool(finite))
-            if not bad or accelerator.scaler is not None:
-                optimizer.step()
-            optimizer.zero_grad(set_to_none=True)  # now, so that no player's gradients wait through the other's turn
+            norm, bad = self.updates.step(turn, optimizer, seen["loss"])
             if bad:
                 self._let_learn()
                 if self.meter is not None:
@@ -284,11 +262,11 @@ class _Run:
         except (RuntimeError, MemoryError) as reason:
             if not is_out_of_memory(reason):
                 raise
-            if self.parts > 1 or self.accelerator.num_processes > 1:
+            if self.parts > 1 or self.accelerator.num_processes > 1 or not self.updates.can_repeat:
                 raise self._too_large() from reason
             # What was allocated is let go with this block; the second try stands outside of it.
         self.parts = 2
-        optimizer.zero_grad(set_to_none=True)
+        self.updates.clear(optimizer)
         if self.accelerator.device.type == "cuda":
             torch.cuda.empty_cache()
         self.accelerator.print(
@@ -307,16 +285,15 @@ class _Run:
         self, step: int, player: Player, turn: nn.Module, micros: list[Batch]
     ) -> dict[str, Tensor]:
         """Gradients of the mean over the samples, and the means of what is logged."""
-        accelerator = self.accelerator
         samples = sum(len(batch.ids) for batch in micros)
         seen: dict[str, Tensor] = {}
         for index, batch in enumerate(micros):
             self.watchdog.beat(step, "forward")
             rng = SampleRng(self.config.seed, step=step, ids=batch.ids, stream=player.name)
             share = len(batch.ids) / samples
-            with accelerator.no_sync(turn) if index + 1 < len(micros) else nullcontext():
+            with self.updates.micro(turn, last=index + 1 == len(micros)):
                 losses = turn(batch, rng)
-                accelerator.backward(losses["loss"] * share)
+                self.updates.backward(turn, losses["loss"] * share)
             for name, value in losses.items():
                 seen[name] = seen.get(name, 0.0) + value.detach() * share
         return seen
@@ -424,8 +401,9 @@ class _Run:
         """The averaged weights, as a checkpoint."""
         save_checkpoint(folder, self.ema.module, room=self.task.room, labels=self.labels, card=self.card, scores=scores)
 
-    def _plain_optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        return {p.name: o.optimizer for p, o in zip(self.players, self.optimizers, strict=True)}
+    def _plain_optimizers(self) -> dict[str, Any]:
+        return {player.name: self.updates.moments(turn, optimizer)
+                for player, turn, optimizer in zip(self.players, self.turns, self.optimizers, strict=True)}
 
     def _write_recipe(self) -> None:
         self.config.run.mkdir(parents=True, exist_ok=True)

@@ -10,4 +10,4 @@
 #SBATCH --open-mode=append
 #SBATCH --output=%x-%j.log
 #SBATCH --signal=USR1@300
-exec bash recipes/launch/slurm_run.sh 1 "$@"
+exec bash recipes/launch/slurm_run.sh "$@"

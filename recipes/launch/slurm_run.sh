@@ -1,17 +1,24 @@
 #!/usr/bin/env bash
-# What the Slurm files share:   slurm_run.sh GPUS_A_NODE RECIPE [options]      (from the checkout's root, inside a job)
+# What the Slurm files share:   slurm_run.sh RECIPE [options]      (from the checkout's root, inside a job)
+#
+# One launcher a node, which starts a process a GPU. Nodes and GPUs are those of the job, so they can be chosen anew:
+#   sbatch --nodes=2 --gpus-per-node=4 recipes/launch/slurm_64gpu.sh generator ...
 set -uo pipefail
 
-gpus=$1 recipe=$2
-shift 2
+recipe=$1
+shift
 run=""
 for ((i = 1; i < $#; i++)); do
     [ "${!i}" = --train.run ] && next=$((i + 1)) && run=${!next}
 done
+gpus=${SLURM_GPUS_ON_NODE:-${SLURM_GPUS_PER_NODE##*:}}
+newest() { ls "$run/states" 2>/dev/null | sort | tail -n 1; }
+before=$(newest)
 
-# One launcher a node; it starts a process a GPU. SIGUSR1 reaches all of them: the trainings save, and the launcher is
-# told to let it pass.
-export MASTER_ADDR MASTER_PORT=${MASTER_PORT:-29500} PROCESSES=$((SLURM_NNODES * gpus))
+# SIGUSR1 reaches every process of the job: the trainings save, and the launchers are told to let it pass. The port is
+# the job's own, for two jobs may share a node. To save a large model may take longer than launchers wait by themselves.
+export MASTER_ADDR MASTER_PORT=${MASTER_PORT:-$((20000 + SLURM_JOB_ID % 20000))} PROCESSES=$((SLURM_NNODES * gpus))
+export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-280}
 MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 srun --kill-on-bad-exit=1 bash -c 'trap "" USR1; exec accelerate launch \
     --config_file recipes/launch/ddp.yaml \
@@ -20,8 +27,19 @@ srun --kill-on-bad-exit=1 bash -c 'trap "" USR1; exec accelerate launch \
     "$0" "$@"' "recipes/$recipe.py" "$@"
 code=$?
 
-# A run that was interrupted has left RUN/unfinished behind, and goes on from its last state.
-if [ -n "$run" ] && [ -e "$run/unfinished" ] && [ "${SLURM_RESTART_COUNT:-0}" -lt 100 ]; then
+# A run that was interrupted has left RUN/unfinished behind, and goes on from its last state. One that came no further
+# than its last state is tried once more, for nodes fail; then it has an error that waiting does not mend.
+if [ -n "$run" ] && [ -e "$run/unfinished" ]; then
+    if [ "$(newest)" != "$before" ]; then
+        rm -f "$run/.standstill"
+    elif [ -e "$run/.standstill" ]; then
+        echo "audiogen: $run came no further twice; it is not put into the queue again. After the cause is mended," \
+             "submit it anew: it goes on from ${before:-the start}" >&2
+        rm -f "$run/.standstill"
+        exit $code
+    else
+        touch "$run/.standstill"
+    fi
     scontrol requeue "$SLURM_JOB_ID"
 fi
 exit $code

@@ -1,12 +1,12 @@
 """Run by test_processes.py under `accelerate launch`: trains the toy of test_fit.py.
 
-    processes.py OUT KIND plain|sharded all|"one step"|dies|stalls ACCUMULATION
+    processes.py OUT KIND plain|sharded|zero all|"one step"|dies|stalls|nan|bf16 ACCUMULATION
 
-"dies" and "stalls": the last process does so in the fifth step.
+"dies" and "stalls": the last process does so in the fifth step. "nan": the loss of the fourth step is not finite.
 
 accelerate shards with FSDP2 on GPUs only. "sharded" does on CPU processes what it does there (fully_shard, and the
 optimizer's parameters exchanged for the sharded ones), so that gradients, clipping, average, saving and loading of
-sharded models are exercised over gloo.
+sharded models are exercised over gloo. "zero" is DeepSpeed, on CPUs (zero_on_cpus.py).
 """
 
 import os
@@ -55,10 +55,15 @@ if __name__ == "__main__":
     out, kind, how, much, accumulation = sys.argv[1:]
     if how == "sharded":
         accelerate.Accelerator.prepare = prepare_sharded
+    if how == "zero":
+        import zero_on_cpus  # noqa: F401
     # Where it goes on, it begins with other weights, which the state must replace.
     task = getattr(toys, kind)(seed=99 if (Path(out) / "run" / "states").is_dir() else 0)
+    if much == "nan":
+        task = toys.Poisoned(lambda step: step == 3)
     config = toys.config(Path(out), steps=6, accumulation=int(accumulation),
-                         minutes=0.0 if much == "one step" else None, stall=3.0 if much == "stalls" else 600.0)
+                         minutes=0.0 if much == "one step" else None, stall=3.0 if much == "stalls" else 600.0,
+                         precision="bf16" if much == "bf16" else None)
     rank = int(os.environ.get("RANK", 0))
     micros = iter(toys.StepSampler(config, start=0, rank=rank, world=int(os.environ.get("WORLD_SIZE", 1))))
     noise = [toys.SampleRng(0, step=0, ids=[k], stream="toy").randn(3)[0]

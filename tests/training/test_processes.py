@@ -18,10 +18,10 @@ def train(out: Path, world: int, kind: str, how: str = "plain", much: str = "all
           fails: bool = False) -> str:
     """What was said on stderr."""
     out.mkdir(exist_ok=True)
-    launcher = launch(world) if world > 1 else [sys.executable]
+    launcher = launch(world, zero=how == "zero") if world > 1 else [sys.executable]
     program = str(Path(__file__).parent / "processes.py")
     done = subprocess.run([*launcher, program, str(out), kind, how, much, str(accumulation)], capture_output=True,
-                          text=True, env=on_cpus(), timeout=400)
+                          text=True, env=on_cpus(zero=how == "zero"), timeout=400)
     assert (done.returncode != 0) is fails, done.stderr[-2000:]
     return done.stderr
 
@@ -57,6 +57,49 @@ def test_sharded_weights_are_the_same_weights_saved_loaded_and_averaged(tmp_path
     (weights, losses), (others, curve) = found(tmp_path / "alone"), found(tmp_path / "sharded")
     torch.testing.assert_close(others, weights, rtol=0, atol=1e-6)
     assert curve == pytest.approx(losses, rel=1e-6)
+
+
+@pytest.fixture
+def deepspeed():
+    pytest.importorskip("deepspeed", reason="DeepSpeed is not installed: pip install 'audiogen[deepspeed]'")
+    pytest.importorskip("transformers", reason="accelerate's DeepSpeed needs transformers")
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_deepspeed_trains_what_one_process_trains(tmp_path, deepspeed, accumulation):
+    train(tmp_path / "alone", 1, "ToyTask")
+    train(tmp_path / "zero", 2, "ToyTask", "zero", accumulation=accumulation)
+    (weights, losses), (others, curve) = found(tmp_path / "alone"), found(tmp_path / "zero")
+    torch.testing.assert_close(others, weights, rtol=0, atol=1e-6)
+    assert curve == pytest.approx(losses, rel=1e-6)
+
+
+def test_a_run_goes_from_ddp_to_deepspeed_and_back(tmp_path, deepspeed):
+    train(tmp_path / "alone", 1, "ToyTask")
+    for how, much in (("plain", "one step"), ("zero", "one step"), ("plain", "one step"), ("zero", "all")):
+        train(tmp_path / "changes", 2, "ToyTask", how, much)
+    (weights, losses), (others, curve) = found(tmp_path / "alone"), found(tmp_path / "changes")
+    torch.testing.assert_close(others, weights, rtol=0, atol=1e-6)
+    assert curve == pytest.approx(losses, rel=1e-6)
+
+
+def test_deepspeed_leaves_a_batch_out_whose_loss_is_not_finite(tmp_path, deepspeed):
+    train(tmp_path / "alone", 1, "ToyTask", much="nan")
+    train(tmp_path / "zero", 2, "ToyTask", "zero", "nan")
+    (weights, _), (others, _) = found(tmp_path / "alone"), found(tmp_path / "zero")
+    torch.testing.assert_close(others, weights, rtol=0, atol=1e-6)
+
+
+def test_deepspeed_in_bfloat16_keeps_weights_in_float32(tmp_path, deepspeed):
+    train(tmp_path / "alone", 1, "ToyTask")
+    train(tmp_path / "zero", 2, "ToyTask", "zero", "bf16")
+    (weights, losses), (others, curve) = found(tmp_path / "alone"), found(tmp_path / "zero")
+    assert all(value.dtype == weights[name].dtype for name, value in others.items())
+    assert curve != pytest.approx(losses, rel=1e-6) and curve == pytest.approx(losses, rel=0.02)
+
+
+def test_deepspeed_refuses_two_players(tmp_path, deepspeed):
+    assert "run it under DDP" in train(tmp_path / "zero", 2, "TwoPlayers", "zero", fails=True)
 
 
 @pytest.fixture(scope="module")

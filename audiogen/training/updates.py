@@ -1,0 +1,93 @@
+"""How gradients become an update: through accelerate (one process, DDP, FSDP2), or by DeepSpeed (zero.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from audiogen.core.errors import UserError
+from audiogen.core.interfaces import Batch, Player
+from audiogen.core.rng import SampleRng
+from audiogen.training.config import TrainConfig
+from audiogen.training.state import whole
+
+
+class Turn(nn.Module):
+    """A player's loss as a forward pass, so that DDP and autocast see it.
+
+    cast: the type of the arithmetic inside; None where accelerate sees to it.
+    """
+
+    def __init__(self, player: Player, cast: torch.dtype | None = None) -> None:
+        super().__init__()
+        self.module = player.module
+        self._loss, self._cast = player.loss, cast
+
+    def forward(self, batch: Batch, rng: SampleRng) -> dict[str, Tensor]:
+        if self._cast is None:
+            return self._loss(batch, rng)
+        with torch.autocast(batch.ids.device.type, dtype=self._cast):
+            return self._loss(batch, rng)
+
+
+class Updates:
+    """accelerate's way. Every process calls every method."""
+
+    can_repeat = True  # whether a backward pass that failed may be done again
+
+    def __init__(self, accelerator: Any, config: TrainConfig, agreed: Callable[[bool], bool]) -> None:
+        """agreed: true on every process where it is true on one."""
+        self.accelerator, self.config, self.agreed = accelerator, config, agreed
+
+    def prepare(self, player: Player, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, Any]:
+        return self.accelerator.prepare(Turn(player), optimizer)
+
+    def micro(self, turn: nn.Module, last: bool) -> AbstractContextManager:
+        """Around forward and backward of one micro-batch: gradients travel with the last one only."""
+        return nullcontext() if last else self.accelerator.no_sync(turn)
+
+    def backward(self, turn: nn.Module, loss: Tensor) -> None:
+        self.accelerator.backward(loss)
+
+    def step(self, turn: nn.Module, optimizer: Any, loss: Tensor) -> tuple[Tensor, bool]:
+        """Clip and apply -> (norm of the gradient, whether something was not finite; then nothing has changed).
+        loss: what was logged of it."""
+        scaler = self.accelerator.scaler
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        norm = whole(torch.as_tensor(self.accelerator.clip_grad_norm_(parameters, self.config.clip)).detach())
+        # With fp16 a gradient that overflows is how the loss scale is found, and the scaler skips it by itself.
+        finite = torch.isfinite(loss) & (torch.isfinite(norm) | (scaler is not None))
+        bad = self.agreed(not bool(finite))
+        if not bad or scaler is not None:
+            optimizer.step()
+        self.clear(optimizer)
+        return norm, bad
+
+    def clear(self, optimizer: Any) -> None:
+        """Now, so that no player's gradients wait through the other's turn."""
+        optimizer.zero_grad(set_to_none=True)
+
+    def moments(self, turn: nn.Module, optimizer: Any) -> Any:
+        """What a state is written from and read into: `param_groups`, `state_dict`, `load_state_dict`."""
+        return optimizer.optimizer
+
+
+def updates_for(
+    accelerator: Any, config: TrainConfig, players: list[Player], agreed: Callable[[bool], bool]
+) -> Updates:
+    """The way that the launch file asks for."""
+    kind = str(accelerator.distributed_type.value)
+    if kind in ("FSDP", "DEEPSPEED") and len(players) > 1:
+        raise UserError(
+            f"{kind} shards models of one player; this one has {len(players)} (an adversarial training), which look "
+            "into each other: run it under DDP (recipes/launch/ddp.yaml)"
+        )
+    if kind == "DEEPSPEED":
+        from audiogen.training.zero import Zero
+
+        return Zero(accelerator, config, agreed)
+    return Updates(accelerator, config, agreed)
