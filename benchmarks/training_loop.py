@@ -2,6 +2,7 @@
 
     python benchmarks/training_loop.py --json benchmarks/results/training_loop.json
     python benchmarks/training_loop.py --measure kills --kills 100
+    python benchmarks/training_loop.py --measure kills --kills 30 --processes 2 --json two.json
 
 overhead  100 steps of the same model, data and optimizer in our loop and in a bare one (loss, backward, clipping,
           AdamW, average of the weights), in CPU time on one thread; the set-up of both is taken off by running 10
@@ -10,7 +11,8 @@ overhead  100 steps of the same model, data and optimizer in our loop and in a b
 memory    --train.plan's prediction of the peak memory against the peak of a real run, in processes of their own
 kills     trainings of a diffusion model, a GAN vocoder and an autoregressive model are killed (SIGKILL) at random
           moments, states being written at every step, until each has been killed its share of --kills times; what they
-          end with (weights, average, moments, log) is compared bit for bit with runs that were never stopped
+          end with (weights, average, moments, log) is compared bit for bit with runs that were never stopped. Of
+          several --processes one is killed and, a moment later, the others (a launcher does so), or all at once
 """
 
 from __future__ import annotations
@@ -44,6 +46,8 @@ class Benchmark:
     steps: int = 100
     repeats: int = 9
     kills: int = 100
+    processes: int = 1
+    """How many train together in the runs that are killed."""
     json: Path | None = None
     """Also write the figures here."""
 
@@ -60,7 +64,8 @@ class Benchmark:
                 for row in result["memory"]:
                     print("peak memory, {samples} samples: {predicted} MiB predicted, {real} MiB real".format(**row))
             if "kills" in self.measure:
-                result["kills"] = kills(Path(folder), self.kills)
+                result["kills"] = kills(Path(folder), self.kills, self.processes)
+                result["processes"] = self.processes
                 for kind, row in result["kills"].items():
                     print(f"{kind}: killed {row['kills']} times ({row['during a save']} during a save), "
                           f"{row['equal']} of {row['runs']} runs end bit-equal")
@@ -180,7 +185,7 @@ def memory(folder: Path) -> list[dict[str, Any]]:
 # ---------------------------------------------------------------------------------------------------- kills
 
 
-def kills(folder: Path, count: int) -> dict[str, Any]:
+def kills(folder: Path, count: int, world: int) -> dict[str, Any]:
     """kind -> how often it was killed, and how many of its runs ended bit-equal."""
     from training import survivors
     from training.outcome import outcome
@@ -188,20 +193,27 @@ def kills(folder: Path, count: int) -> dict[str, Any]:
     moments, result = random.Random(0), {}
     for kind in survivors.KINDS:
         whole = folder / f"{kind}_whole"
-        child, began = survivors.start(kind, whole, wait=0.005), time.monotonic()
-        child.join()
+        children, began = survivors.start_all(kind, whole, world, wait=0.005), time.monotonic()
+        for child in children:
+            child.join()
         expected, took = outcome(whole), time.monotonic() - began
         row = {"kills": 0, "during a save": 0, "runs": 0, "equal": 0}
         while row["kills"] < -(-count // len(survivors.KINDS)):
             run = folder / f"{kind}_{row['runs']}"
             while True:
-                child = survivors.start(kind, run, wait=0.005)
-                child.join(moments.uniform(0.05, took))
-                if not child.is_alive():
+                children = survivors.start_all(kind, run, world, wait=0.005)
+                children[0].join(moments.uniform(0.05, took))
+                if not children[0].is_alive():
                     break
-                if survivors.kill(child):
-                    row["kills"] += 1
-                    row["during a save"] += any((run / "states").glob(".step_*.part"))
+                victims = children if world == 1 or moments.random() < 0.5 else [moments.choice(children)]
+                killed = [survivors.kill(child) for child in victims]
+                row["kills"] += any(killed)
+                row["during a save"] += any(killed) and any((run / "states").glob(".step_*.part"))
+                for child in children:
+                    child.join(moments.uniform(0.0, 1.0))
+                    survivors.kill(child)
+            for child in children:
+                child.join()
             row["runs"] += 1
             found = outcome(run)
             row["equal"] += found == expected

@@ -39,10 +39,11 @@ except UserError as reason:
 
 
 class Hub:
-    """One repository "me/engine" over HTTP, as huggingface.co answers; `spoil` changes the bytes of one file."""
+    """One repository "me/engine" over HTTP, as huggingface.co answers; `spoiled` is the file
+    that it gives in other bytes; `silent`: it lists no digests, as some mirrors do."""
 
     def __init__(self, files: Path) -> None:
-        self.files, self.spoiled, self.asked = files, "", []
+        self.files, self.spoiled, self.silent, self.asked = files, "", False, []
         hub = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -83,7 +84,9 @@ class Hub:
                                        for file in files]).encode()
                 else:
                     body = json.dumps({"id": "me/engine", "modelId": "me/engine", "sha": COMMIT, "private": False,
-                                       "tags": [], "downloads": 0, "likes": 0, "siblings": files}).encode()
+                                       "tags": [], "downloads": 0, "likes": 0,
+                                       "siblings": [{"rfilename": file["rfilename"]} for file in files]
+                                       if self.silent else files}).encode()
                 headers["Content-Type"], status = "application/json", 200
             else:
                 headers["X-Error-Code"], headers["X-Error-Message"] = "RevisionNotFound", "no such revision"
@@ -153,6 +156,14 @@ def test_bytes_that_the_hub_does_not_list_are_refused_and_removed(hub, tmp_path,
     assert code == 1 and f"{name} is not what the hub lists" in said
     hub.spoiled = ""
     assert ask(hub, tmp_path, "me/engine")[0] == 0
+
+
+def test_a_mirror_that_lists_no_digests_needs_a_hash(hub, tmp_path):
+    hub.silent, full = True, folder_hash(hub.files)
+    code, said = ask(hub, tmp_path, "me/engine")
+    assert code == 1 and "lists no digest for" in said and "#HASH" in said
+    assert ask(hub, tmp_path, f"me/engine@{COMMIT}#{full}")[0] == 0
+    assert ask(hub, tmp_path, "me/engine@main#" + 16 * "0")[0] == 1
 
 
 def test_a_revision_or_repository_that_is_not_there_is_named(hub, tmp_path):

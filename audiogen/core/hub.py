@@ -52,7 +52,7 @@ def fetch(asked: str) -> tuple[Path, str]:
         text = str(reason).strip().splitlines()[0]
         raise UserError(f"{asked!r} is no folder here, and the hub did not give it ({text})") from None
     if info is not None:
-        _compare(folder, {file.rfilename: file for file in info.siblings or ()}, asked)
+        _compare(folder, {file.rfilename: file for file in info.siblings or ()}, asked, pinned=bool(wanted))
     found = folder_hash(folder)
     if not found.startswith(wanted):
         raise UserError(f"{asked!r}: the repository's files have the hash {found}: it is not what was pinned")
@@ -67,12 +67,18 @@ def folder_hash(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _compare(folder: Path, listed: dict, asked: str) -> None:
-    """Every file against what the hub lists. Copies that differ are removed, so that the next attempt fetches anew."""
+def _compare(folder: Path, listed: dict, asked: str, *, pinned: bool) -> None:
+    """Every file against what the hub lists. Copies that differ are removed, so that the next attempt fetches anew.
+    pinned: a hash will be compared, so that a mirror need not list digests."""
     for path in (path for path in folder.rglob("*") if path.is_file()):
         name = path.relative_to(folder).as_posix()
         file = listed.get(name)
         large = getattr(file, "lfs", None)
+        if file is not None and large is None and file.blob_id is None:
+            if pinned:
+                continue
+            raise UserError(f"{asked!r}: this hub (a mirror?) lists no digest for {name} to compare it with; pin the "
+                            "files by their hash, as owner/name@REVISION#HASH")
         if large is not None:
             same = sha256_of(path) == large.sha256
         else:

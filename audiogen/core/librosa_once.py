@@ -9,7 +9,9 @@ workers of an evaluation and of a test suite do start together. So nobody here i
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
+import threading
 from functools import cache
 from importlib.machinery import PathFinder
 from pathlib import Path
@@ -26,14 +28,26 @@ def load_librosa() -> ModuleType:
     from filelock import FileLock
 
     lock = FileLock(_folder() / "audiogen_librosa.lock")
+    notice = threading.Timer(10.0, _say)
+    notice.daemon = True
+    notice.start()
     try:
-        lock.acquire(timeout=PATIENCE)
-    except (RuntimeError, OSError):  # waited long enough (a Timeout is an OSError), or a file system without locks
-        return _compiled()
-    try:
-        return _compiled()
+        try:
+            lock.acquire(timeout=PATIENCE)
+        except (RuntimeError, OSError):  # waited long enough (a Timeout is an OSError), or a file system without locks
+            return _compiled()
+        try:
+            return _compiled()
+        finally:
+            lock.release()
     finally:
-        lock.release()
+        notice.cancel()
+
+
+def _say() -> None:
+    """To a person who waits; not into logs."""
+    if sys.stderr.isatty():
+        print("librosa compiles its functions for this machine (once; up to a minute) ...", file=sys.stderr)
 
 
 def _compiled() -> ModuleType:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -74,8 +75,10 @@ def gan() -> VocoderTask:
 KINDS: dict[str, Callable] = {"diffusion": diffusion, "gan": gan, "autoregressive": autoregressive}
 
 
-def train(kind: str, run: Path, wait: float = 0.0, **settings) -> None:
-    """Twenty steps of four samples in two micro-batches. A file RUN/begun says that the first step is near."""
+def train(kind: str, run: Path, wait: float = 0.0, place: dict[str, str] | None = None, **settings) -> None:
+    """Twenty steps of four samples in two micro-batches. A file RUN/begun says that the first step is near.
+    place: what a launcher tells a process of its place among others."""
+    os.environ.update(place or {})
     torch.set_num_threads(1)
     torch.manual_seed(0)
     values = dict(steps=20, batch_size=4, accumulation=2, warmup=3, log_every=3, save_every=1, demo_every=100, keep=2)
@@ -99,6 +102,19 @@ def start(kind: str, run: Path, **settings):
     while not (run / "begun").exists() and child.is_alive():
         time.sleep(0.002)
     return child
+
+
+def start_all(kind: str, run: Path, world: int, **settings) -> list:
+    """So many processes that train together, on CPUs; one is one that trains alone."""
+    if world == 1:
+        return [start(kind, run, **settings)]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    place = {"WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1",
+             "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    return [start(kind, run, place=place | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, **settings)
+            for rank in range(world)]
 
 
 def kill(child) -> bool:

@@ -18,6 +18,7 @@ from audiogen.core.mel_format import MelFormat
 from audiogen.core.rng import SampleRng
 from audiogen.training.config import TrainConfig, rate_at
 from audiogen.training.fit import fit
+from audiogen.training.parcel import Parcel, opened
 from audiogen.training.state import newest_state
 from audiogen.training.steps import StepSampler
 
@@ -154,10 +155,13 @@ def test_a_batch_that_cannot_be_dealt_is_an_error(tmp_path):
         StepSampler(config(tmp_path, batch_size=4, accumulation=3), start=0, rank=0, world=1)
 
 
-def test_workers_change_nothing(tmp_path):
+def test_workers_change_nothing_and_hand_over_parcels(tmp_path, monkeypatch):
     alone, helped = ToyTask(), ToyTask()
     fit(alone, Data(), config(tmp_path / "a", steps=4), collate=collate)
+    seen = []
+    monkeypatch.setattr("audiogen.training.fit.opened", lambda batch: (seen.append(type(batch)), opened(batch))[1])
     fit(helped, Data(), config(tmp_path / "b", steps=4, workers=1), collate=collate)
+    assert seen == [Parcel] * 4  # one block of shared memory a batch, however many tensors it has
     assert torch.equal(weights(alone), weights(helped))
 
 
