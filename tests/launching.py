@@ -16,20 +16,21 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 
-def launch(processes: int, *, zero: bool = False) -> list[str]:
-    """The command that a program, or -m and a module, are put behind. zero: as recipes/launch/deepspeed.yaml says."""
+def launch(processes: int, how: str = "ddp") -> list[str]:
+    """The command that a program, or -m and a module, are put behind. how: ddp, or as recipes/launch/HOW.yaml says."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    kind = ["--config_file", str(ROOT / "recipes" / "launch" / "deepspeed.yaml")] if zero else ["--multi_gpu"]
+    kind = ["--multi_gpu"] if how == "ddp" else ["--config_file", str(ROOT / "recipes" / "launch" / f"{how}.yaml")]
     return [sys.executable, "-m", "accelerate.commands.launch", *kind, "--num_processes", str(processes),
             "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
             "--main_process_port", str(port)]
 
 
-def on_cpus(*, zero: bool = False) -> dict[str, str]:
-    """The environment of that command. zero: accelerate must not know that these are CPUs, and DeepSpeed must."""
-    kind = {"DS_ACCELERATOR": "cpu"} if zero else {"ACCELERATE_USE_CPU": "true"}
+def on_cpus(how: str = "ddp") -> dict[str, str]:
+    """The environment of that command. For FSDP2 and DeepSpeed accelerate must not know that these are CPUs, which is
+    what training/cpus_as_devices.py is for."""
+    kind = {"ACCELERATE_USE_CPU": "true"} if how == "ddp" else {"DS_ACCELERATOR": "cpu"}
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     return {**os.environ, **kind, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
 

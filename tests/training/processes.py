@@ -1,12 +1,8 @@
 """Run by test_processes.py under `accelerate launch`: trains the toy of test_fit.py.
 
-    processes.py OUT KIND plain|sharded|zero all|"one step"|dies|stalls|nan|bf16 ACCUMULATION
+    processes.py OUT KIND ddp|fsdp|deepspeed all|"one step"|dies|stalls|nan|bf16 ACCUMULATION
 
 "dies" and "stalls": the last process does so in the fifth step. "nan": the loss of the fourth step is not finite.
-
-accelerate shards with FSDP2 on GPUs only. "sharded" does on CPU processes what it does there (fully_shard, and the
-optimizer's parameters exchanged for the sharded ones), so that gradients, clipping, average, saving and loading of
-sharded models are exercised over gloo. "zero" is DeepSpeed, on CPUs (zero_on_cpus.py).
 """
 
 import os
@@ -17,6 +13,7 @@ from pathlib import Path
 
 import accelerate
 import torch
+from torch.distributed.tensor import DTensor
 
 sys.path.insert(0, str(Path(__file__).parent))
 import test_fit as toys  # noqa: E402
@@ -24,16 +21,6 @@ import test_fit as toys  # noqa: E402
 import audiogen.generators  # noqa: E402
 
 audiogen.generators.TABLE["toy"] = "test_fit:Toy"
-
-
-def prepare_sharded(self, turn, optimizer):
-    from torch.distributed.fsdp import FSDPModule, fully_shard
-
-    fully_shard(turn)
-    assert isinstance(turn, FSDPModule)
-    (group,) = optimizer.param_groups
-    group["params"] = [p for p in turn.module.parameters() if p.requires_grad]
-    return turn, self.prepare_optimizer(optimizer)
 
 
 class LastFails(toys.Data):
@@ -53,10 +40,8 @@ class LastFails(toys.Data):
 if __name__ == "__main__":
     torch.set_num_threads(1)
     out, kind, how, much, accumulation = sys.argv[1:]
-    if how == "sharded":
-        accelerate.Accelerator.prepare = prepare_sharded
-    if how == "zero":
-        import zero_on_cpus  # noqa: F401
+    if how != "ddp":
+        import cpus_as_devices  # noqa: F401
     # Where it goes on, it begins with other weights, which the state must replace.
     task = getattr(toys, kind)(seed=99 if (Path(out) / "run" / "states").is_dir() else 0)
     if much == "nan":
@@ -71,3 +56,6 @@ if __name__ == "__main__":
     torch.save(torch.stack(noise), Path(out) / f"noise_{rank}.pt")
     data = LastFails(much) if much in ("dies", "stalls") else toys.Data()
     toys.fit(task, data, config, collate=toys.collate)
+    if how != "ddp":
+        assert str(accelerate.Accelerator().distributed_type.value) == how.upper()
+    assert any(isinstance(p, DTensor) for p in task.model.parameters()) is (how == "fsdp")

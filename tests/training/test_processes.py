@@ -14,14 +14,14 @@ from launching import launch, on_cpus
 from safetensors.torch import load_file
 
 
-def train(out: Path, world: int, kind: str, how: str = "plain", much: str = "all", *, accumulation: int = 1,
+def train(out: Path, world: int, kind: str, how: str = "ddp", much: str = "all", *, accumulation: int = 1,
           fails: bool = False) -> str:
     """What was said on stderr."""
     out.mkdir(exist_ok=True)
-    launcher = launch(world, zero=how == "zero") if world > 1 else [sys.executable]
+    launcher = launch(world, how) if world > 1 else [sys.executable]
     program = str(Path(__file__).parent / "processes.py")
     done = subprocess.run([*launcher, program, str(out), kind, how, much, str(accumulation)], capture_output=True,
-                          text=True, env=on_cpus(zero=how == "zero"), timeout=400)
+                          text=True, env=on_cpus(how), timeout=400)
     assert (done.returncode != 0) is fails, done.stderr[-2000:]
     return done.stderr
 
@@ -52,8 +52,8 @@ def test_processes_train_what_one_trains(tmp_path, kind):
 
 def test_sharded_weights_are_the_same_weights_saved_loaded_and_averaged(tmp_path):
     train(tmp_path / "alone", 1, "ToyTask")
-    train(tmp_path / "sharded", 2, "ToyTask", "sharded", "one step")
-    train(tmp_path / "sharded", 2, "ToyTask", "sharded")
+    train(tmp_path / "sharded", 2, "ToyTask", "fsdp", "one step")
+    train(tmp_path / "sharded", 2, "ToyTask", "fsdp")
     (weights, losses), (others, curve) = found(tmp_path / "alone"), found(tmp_path / "sharded")
     torch.testing.assert_close(others, weights, rtol=0, atol=1e-6)
     assert curve == pytest.approx(losses, rel=1e-6)
@@ -68,15 +68,15 @@ def deepspeed():
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_deepspeed_trains_what_one_process_trains(tmp_path, deepspeed, accumulation):
     train(tmp_path / "alone", 1, "ToyTask")
-    train(tmp_path / "zero", 2, "ToyTask", "zero", accumulation=accumulation)
+    train(tmp_path / "zero", 2, "ToyTask", "deepspeed", accumulation=accumulation)
     (weights, losses), (others, curve) = found(tmp_path / "alone"), found(tmp_path / "zero")
     torch.testing.assert_close(others, weights, rtol=0, atol=1e-6)
     assert curve == pytest.approx(losses, rel=1e-6)
 
 
-def test_a_run_goes_from_ddp_to_deepspeed_and_back(tmp_path, deepspeed):
+def test_a_run_goes_from_ddp_to_deepspeed_to_fsdp_and_back(tmp_path, deepspeed):
     train(tmp_path / "alone", 1, "ToyTask")
-    for how, much in (("plain", "one step"), ("zero", "one step"), ("plain", "one step"), ("zero", "all")):
+    for how, much in (("ddp", "one step"), ("deepspeed", "one step"), ("fsdp", "one step"), ("deepspeed", "all")):
         train(tmp_path / "changes", 2, "ToyTask", how, much)
     (weights, losses), (others, curve) = found(tmp_path / "alone"), found(tmp_path / "changes")
     torch.testing.assert_close(others, weights, rtol=0, atol=1e-6)
@@ -85,21 +85,21 @@ def test_a_run_goes_from_ddp_to_deepspeed_and_back(tmp_path, deepspeed):
 
 def test_deepspeed_leaves_a_batch_out_whose_loss_is_not_finite(tmp_path, deepspeed):
     train(tmp_path / "alone", 1, "ToyTask", much="nan")
-    train(tmp_path / "zero", 2, "ToyTask", "zero", "nan")
+    train(tmp_path / "zero", 2, "ToyTask", "deepspeed", "nan")
     (weights, _), (others, _) = found(tmp_path / "alone"), found(tmp_path / "zero")
     torch.testing.assert_close(others, weights, rtol=0, atol=1e-6)
 
 
 def test_deepspeed_in_bfloat16_keeps_weights_in_float32(tmp_path, deepspeed):
     train(tmp_path / "alone", 1, "ToyTask")
-    train(tmp_path / "zero", 2, "ToyTask", "zero", "bf16")
+    train(tmp_path / "zero", 2, "ToyTask", "deepspeed", "bf16")
     (weights, losses), (others, curve) = found(tmp_path / "alone"), found(tmp_path / "zero")
     assert all(value.dtype == weights[name].dtype for name, value in others.items())
     assert curve != pytest.approx(losses, rel=1e-6) and curve == pytest.approx(losses, rel=0.02)
 
 
 def test_deepspeed_refuses_two_players(tmp_path, deepspeed):
-    assert "run it under DDP" in train(tmp_path / "zero", 2, "TwoPlayers", "zero", fails=True)
+    assert "run it under DDP" in train(tmp_path / "zero", 2, "TwoPlayers", "deepspeed", fails=True)
 
 
 @pytest.fixture(scope="module")

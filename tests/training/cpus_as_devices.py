@@ -1,7 +1,8 @@
-"""A recipe under DeepSpeed on CPUs:   zero_on_cpus.py RECIPE.py [options]      (behind accelerate's launcher)
+"""accelerate, told that this machine has devices which talk through gloo, and that they are its CPUs.
 
-accelerate starts DeepSpeed on accelerators only; DeepSpeed itself runs on CPUs too. So accelerate is told that this
-machine has devices which talk through gloo, and that they are its CPUs.
+It starts FSDP2 and DeepSpeed on accelerators only, though both run on CPUs. Imported first, or as a program:
+
+    cpus_as_devices.py RECIPE.py [options]      behind accelerate's launcher, without ACCELERATE_USE_CPU
 """
 
 from __future__ import annotations
