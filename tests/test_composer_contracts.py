@@ -7,6 +7,7 @@ import json
 
 import pytest
 import torch
+from sharding import assert_the_same_sharded
 
 from audiogen.composers.event_grammar import accepts
 from audiogen.composers.events import PREFIX, tokens_of
@@ -18,7 +19,7 @@ from audiogen.composers.tunes import NoteDataset, rule_tunes
 from audiogen.core.checkpoint import load_checkpoint, save_checkpoint
 from audiogen.core.config import from_dict, to_dict
 from audiogen.core.errors import UserError
-from audiogen.core.interfaces import Prompt
+from audiogen.core.interfaces import Player, Prompt
 from audiogen.core.registry import resolve, table
 from audiogen.core.rng import SampleRng
 from recipes.composer import presets
@@ -105,6 +106,17 @@ def test_gradients_reach_every_parameter(tunes, name):
             for parameter in model.parameters() if step == 0 else ():
                 parameter += 1e-2 * torch.randn_like(parameter)
     assert [key for key, value in model.named_parameters() if value.grad is None or not value.grad.any()] == []
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_it_learns_sharded_what_it_learns_whole(tunes, name):
+    def build() -> Player:
+        family, config = small_config(name)
+        torch.manual_seed(0)
+        model = resolve("composer", family)(config).train()
+        return Player("model", model, model.loss)
+
+    assert_the_same_sharded(build, batch_for(build().module, tunes))
 
 
 @pytest.mark.parametrize("name", PRESETS)

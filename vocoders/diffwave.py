@@ -188,8 +188,7 @@ class DiffWave(nn.Module):
         step = self.diffusion_embedding(t)                                        # (batch, embedding)
         x, skip = F.relu(at_each_step(self.input_projection, audio)), None
         for index, layer in enumerate(self.residual_layers):
-            condition = kept[index] if index < len(kept) else layer.condition(spectrogram)
-            x, skip = layer(x, step, condition, skip)
+            x, skip = layer(x, step, spectrogram, skip, kept[index] if index < len(kept) else None)
         x = F.relu(at_each_step(self.skip_projection, skip / math.sqrt(len(self.residual_layers))))
         return at_each_step(self.output_projection, x)
 
@@ -257,8 +256,15 @@ class ResidualLayer(nn.Module):
         """(batch, n_mels, time) -> (batch, 2 * channels, time)."""
         return at_each_step(self.conditioner_projection, spectrogram)
 
-    def forward(self, x: Tensor, step: Tensor, condition: Tensor, skip: Tensor | None) -> tuple[Tensor, Tensor]:
-        """x (batch, channels, time), step (batch, embedding), skip: the sum so far -> x, skip."""
+    def forward(
+        self, x: Tensor, step: Tensor, spectrogram: Tensor, skip: Tensor | None, condition: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """x (batch, channels, time), step (batch, embedding), skip: the sum so far -> x, skip.
+
+        condition: that of the spectrogram, where it was already made. Else it is made in here, where a sharded layer
+        has its weights.
+        """
+        condition = self.condition(spectrogram) if condition is None else condition
         out_weight, out_bias = (None, None) if self.last else (self.residual.weight[:, :, 0], self.residual.bias)
         return gated_dilated_layer(
             x, self.dilated_conv.weight, self.dilated_conv.bias, out_weight, out_bias, self.skip.weight[:, :, 0],

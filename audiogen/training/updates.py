@@ -17,21 +17,32 @@ from audiogen.training.state import whole
 
 
 class Turn(nn.Module):
-    """A player's loss as a forward pass, so that DDP and autocast see it.
+    """A player's loss as a forward pass, so that DDP, FSDP2 and autocast see it.
 
     cast: the type of the arithmetic inside; None where accelerate sees to it.
     """
+
+    _no_split_modules: list[str]  # accelerate's name for the classes that FSDP2 shards and gathers one by one
 
     def __init__(self, player: Player, cast: torch.dtype | None = None) -> None:
         super().__init__()
         self.module = player.module
         self._loss, self._cast = player.loss, cast
+        self._no_split_modules = sorted({type(block).__name__ for block in blocks(player.module)})
 
     def forward(self, batch: Batch, rng: SampleRng) -> dict[str, Tensor]:
         if self._cast is None:
             return self._loss(batch, rng)
         with torch.autocast(batch.ids.device.type, dtype=self._cast):
             return self._loss(batch, rng)
+
+
+def blocks(model: nn.Module) -> list[nn.Module]:
+    """The layers of a stack: members of a list that have modules of their own. Smaller ones stay whole: a layer may
+    use its convolutions' weights without calling them, as the fused kernels do."""
+    lists = [part for part in model.modules() if isinstance(part, (nn.ModuleList, nn.Sequential))]
+    return [member for part in lists for member in part
+            if any(True for _ in member.children()) and type(member) not in (nn.ModuleList, nn.Sequential)]
 
 
 class Updates:
