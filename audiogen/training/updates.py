@@ -87,6 +87,27 @@ class Updates:
         return optimizer.optimizer
 
 
+class Sharded(Updates):
+    """FSDP2. Weights are float32 wherever they lie, and arithmetic is cast as under DDP: accelerate's own policy would
+    cast batches too, and a log-mel of bfloat16 is off by some percent."""
+
+    def __init__(self, accelerator: Any, config: TrainConfig, agreed: Callable[[bool], bool]) -> None:
+        super().__init__(accelerator, config, agreed)
+        self.cast = cast_of(accelerator)
+        accelerator.state.fsdp_plugin.mixed_precision_policy = None
+
+    def prepare(self, player: Player, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, Any]:
+        return self.accelerator.prepare(Turn(player, self.cast), optimizer)
+
+
+def cast_of(accelerator: Any) -> torch.dtype | None:
+    """The type of the arithmetic, where accelerate does not see to it."""
+    if accelerator.mixed_precision not in ("no", "bf16"):
+        raise UserError(f"precision {accelerator.mixed_precision} with {accelerator.distributed_type.value}: choose "
+                        "bf16 or fp32")
+    return torch.bfloat16 if accelerator.mixed_precision == "bf16" else None
+
+
 def updates_for(
     accelerator: Any, config: TrainConfig, players: list[Player], agreed: Callable[[bool], bool]
 ) -> Updates:
@@ -101,4 +122,4 @@ def updates_for(
         from audiogen.training.zero import Zero
 
         return Zero(accelerator, config, agreed)
-    return Updates(accelerator, config, agreed)
+    return (Sharded if kind == "FSDP" else Updates)(accelerator, config, agreed)

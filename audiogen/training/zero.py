@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from audiogen.core.errors import UserError
 from audiogen.core.interfaces import Player
 from audiogen.training.config import TrainConfig
-from audiogen.training.updates import Turn, Updates
+from audiogen.training.updates import Turn, Updates, cast_of
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -37,9 +37,7 @@ class Zero(Updates):
         ):
             raise UserError("DeepSpeed is supported with zero_stage 1 or 2 and without offloading; for models whose "
                             "weights are too large for one GPU use FSDP2 (recipes/launch/fsdp.yaml)")
-        if accelerator.mixed_precision not in ("no", "bf16"):
-            raise UserError(f"precision {accelerator.mixed_precision} with DeepSpeed: choose bf16 or fp32")
-        self.cast = torch.bfloat16 if accelerator.mixed_precision == "bf16" else None
+        self.cast = cast_of(accelerator)
         asked |= {
             "train_micro_batch_size_per_gpu": config.batch_size // config.accumulation // accelerator.num_processes,
             "gradient_accumulation_steps": 1,  # for its accounts only: the loop says which micro-batch is the last
