@@ -2,7 +2,7 @@
 
     python benchmarks/training_loop.py --json benchmarks/results/training_loop.json
     python benchmarks/training_loop.py --measure kills --kills 100
-    python benchmarks/training_loop.py --measure kills --kills 30 --processes 2 --json two.json
+    python benchmarks/training_loop.py --measure kills --processes 2
 
 overhead  100 steps of the same model, data and optimizer in our loop and in a bare one (loss, backward, clipping,
           AdamW, average of the weights), in CPU time on one thread; the set-up of both is taken off by running 10
@@ -64,9 +64,9 @@ class Benchmark:
                 for row in result["memory"]:
                     print("peak memory, {samples} samples: {predicted} MiB predicted, {real} MiB real".format(**row))
             if "kills" in self.measure:
-                result["kills"] = kills(Path(folder), self.kills, self.processes)
-                result["processes"] = self.processes
-                for kind, row in result["kills"].items():
+                name = "kills" if self.processes == 1 else f"kills of {self.processes} processes"
+                result[name] = kills(Path(folder), self.kills, self.processes)
+                for kind, row in result[name].items():
                     print(f"{kind}: killed {row['kills']} times ({row['during a save']} during a save), "
                           f"{row['equal']} of {row['runs']} runs end bit-equal")
         if self.json is not None:

@@ -14,7 +14,7 @@ LAUNCH = Path(__file__).parents[1] / "recipes" / "launch"
 TOOLS = {
     # It tells first: who reads its nodes stops after one, which ends it.
     "scontrol": '#!/bin/sh\necho "scontrol $*" >> "$TOLD"\n[ "$1" = show ] && echo node1 && echo node2\n',
-    "srun": '#!/bin/sh\nshift\nexport SLURM_NODEID=1\nexec "$@"\n',
+    "srun": '#!/bin/sh\nshift\n[ "$SRUN_CPUS_PER_TASK" = 64 ] || exit 3\nexport SLURM_NODEID=1\nexec "$@"\n',
     "accelerate": '#!/bin/sh\nprintf "%s\\n" "$@" "patience $TORCH_ELASTIC_SHUTDOWN_TIMEOUT" > "$ASKED"\n'
                   '[ -z "$SAVES" ] || mkdir -p "$SAVES"\nexit 1\n',
 }
@@ -40,7 +40,7 @@ class Job:
         self.environment = {
             "PATH": f"{folder}:{os.environ['PATH']}", "TOLD": str(folder / "told"), "ASKED": str(folder / "asked"),
             "SLURM_JOB_NODELIST": "node[1-2]", "SLURM_NNODES": str(nodes), "SLURM_GPUS_ON_NODE": str(gpus // nodes),
-            "SLURM_JOB_ID": "7",
+            "SLURM_JOB_ID": "7", "SLURM_CPUS_PER_TASK": "64",
         }
 
     def __call__(self) -> tuple[list[str], bool, str]:

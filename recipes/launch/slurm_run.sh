@@ -19,6 +19,8 @@ before=$(newest)
 # the job's own, for two jobs may share a node. To save a large model may take longer than launchers wait by themselves.
 export MASTER_ADDR MASTER_PORT=${MASTER_PORT:-$((20000 + SLURM_JOB_ID % 20000))} PROCESSES=$((SLURM_NNODES * gpus))
 export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-280}
+# Since Slurm 22.05 srun does not take the job's --cpus-per-task over: launchers and loaders would share one core.
+[ -z "${SLURM_CPUS_PER_TASK:-}" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
 MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 srun --kill-on-bad-exit=1 bash -c 'trap "" USR1; exec accelerate launch \
     --config_file recipes/launch/ddp.yaml \
