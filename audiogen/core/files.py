@@ -7,7 +7,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -86,6 +86,18 @@ def cache_folder() -> Path:
     """What can be made anew: $AUDIOGEN_CACHE, or audiogen/ in the user's cache folder. Not made here."""
     named = os.environ.get("AUDIOGEN_CACHE")
     return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "audiogen"
+
+
+def first_writable(folders: Iterable[Path]) -> Path | None:
+    """The first folder that exists, or can be made, and can be written into."""
+    for folder in folders:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                return folder
+        except OSError:
+            continue
+    return None
 
 
 def sha256_of(path: Path) -> str:

@@ -17,7 +17,7 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
 
-from audiogen.core.files import cache_folder
+from audiogen.core.files import cache_folder, first_writable
 
 PATIENCE = 600.0  # seconds; to compile takes 20 to 60. After that the lock is taken for one that nobody will give back
 
@@ -64,11 +64,4 @@ def _folder() -> Path:
     package = PathFinder.find_spec("librosa")
     places = [Path(os.environ["NUMBA_CACHE_DIR"])] if os.environ.get("NUMBA_CACHE_DIR") else []
     places += [Path(place) / "__pycache__" for place in (package and package.submodule_search_locations) or ()]
-    for place in (*places, cache_folder()):
-        try:
-            place.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=place):
-                return place
-        except OSError:
-            continue
-    return Path(tempfile.gettempdir())
+    return first_writable((*places, cache_folder())) or Path(tempfile.gettempdir())

@@ -25,7 +25,7 @@ import tempfile
 from pathlib import Path
 
 from audiogen.core.errors import UserError
-from audiogen.core.files import cache_folder
+from audiogen.core.files import cache_folder, first_writable
 
 SOURCES = Path(__file__).parent / "csrc"
 PARTS = ("cpu", "cuda")
@@ -202,14 +202,10 @@ def _run(command: list[str]) -> None:
 
 
 def _writable() -> Path:
-    for folder in folders():
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
-                return folder
-        except OSError:
-            continue
-    raise CannotBuild(f"none of {', '.join(map(str, folders()))} can be written to")
+    folder = first_writable(folders())
+    if folder is None:
+        raise CannotBuild(f"none of {', '.join(map(str, folders()))} can be written to")
+    return folder
 
 
 def main(arguments: list[str]) -> int:
