@@ -93,8 +93,12 @@ class Sharded(Updates):
 
     def __init__(self, accelerator: Any, config: TrainConfig, agreed: Callable[[bool], bool]) -> None:
         super().__init__(accelerator, config, agreed)
+        plugin = accelerator.state.fsdp_plugin
+        if plugin.fsdp_version != 2:
+            raise UserError("the first version of FSDP flattens weights, which states are not written from: set "
+                            "fsdp_version to 2, as in recipes/launch/fsdp.yaml")
         self.cast = cast_of(accelerator)
-        accelerator.state.fsdp_plugin.mixed_precision_policy = None
+        plugin.mixed_precision_policy = None
 
     def prepare(self, player: Player, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, Any]:
         return self.accelerator.prepare(Turn(player, self.cast), optimizer)

@@ -34,6 +34,14 @@ def found(out: Path) -> tuple[dict[str, torch.Tensor], list[float]]:
     return load_file(out / "run" / "states" / "step_00000006" / "state.safetensors"), losses
 
 
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """What one process trains."""
+    out = tmp_path_factory.mktemp("alone")
+    train(out, 1, "ToyTask")
+    return found(out)
+
+
 @pytest.mark.parametrize("kind", ["ToyTask", "TwoPlayers"])
 def test_processes_train_what_one_trains(tmp_path, kind):
     """(processes, micro-batches a step): 4, 2 or 1 samples in each; two players' gradients wait for the last one."""
@@ -50,11 +58,10 @@ def test_processes_train_what_one_trains(tmp_path, kind):
         assert len(noise.unique(dim=0)) == 4  # no two samples, and so no two ranks, draw the same
 
 
-def test_sharded_weights_are_the_same_weights_saved_loaded_and_averaged(tmp_path):
-    train(tmp_path / "alone", 1, "ToyTask")
+def test_sharded_weights_are_the_same_weights_saved_loaded_and_averaged(tmp_path, alone):
     train(tmp_path / "sharded", 2, "ToyTask", "fsdp", "one step")
     train(tmp_path / "sharded", 2, "ToyTask", "fsdp")
-    (weights, losses), (others, curve) = found(tmp_path / "alone"), found(tmp_path / "sharded")
+    (weights, losses), (others, curve) = alone, found(tmp_path / "sharded")
     torch.testing.assert_close(others, weights, rtol=0, atol=1e-6)
     assert curve == pytest.approx(losses, rel=1e-6)
 
@@ -66,19 +73,17 @@ def deepspeed():
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])
-def test_deepspeed_trains_what_one_process_trains(tmp_path, deepspeed, accumulation):
-    train(tmp_path / "alone", 1, "ToyTask")
+def test_deepspeed_trains_what_one_process_trains(tmp_path, alone, deepspeed, accumulation):
     train(tmp_path / "zero", 2, "ToyTask", "deepspeed", accumulation=accumulation)
-    (weights, losses), (others, curve) = found(tmp_path / "alone"), found(tmp_path / "zero")
+    (weights, losses), (others, curve) = alone, found(tmp_path / "zero")
     torch.testing.assert_close(others, weights, rtol=0, atol=1e-6)
     assert curve == pytest.approx(losses, rel=1e-6)
 
 
-def test_a_run_goes_from_ddp_to_deepspeed_to_fsdp_and_back(tmp_path, deepspeed):
-    train(tmp_path / "alone", 1, "ToyTask")
+def test_a_run_goes_from_ddp_to_deepspeed_to_fsdp_and_back(tmp_path, alone, deepspeed):
     for how, much in (("ddp", "one step"), ("deepspeed", "one step"), ("fsdp", "one step"), ("deepspeed", "all")):
         train(tmp_path / "changes", 2, "ToyTask", how, much)
-    (weights, losses), (others, curve) = found(tmp_path / "alone"), found(tmp_path / "changes")
+    (weights, losses), (others, curve) = alone, found(tmp_path / "changes")
     torch.testing.assert_close(others, weights, rtol=0, atol=1e-6)
     assert curve == pytest.approx(losses, rel=1e-6)
 

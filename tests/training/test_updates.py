@@ -25,9 +25,10 @@ class Layer(nn.Module):
 
 def accelerator(precision: str = "no", **zero) -> SimpleNamespace:
     plugin = SimpleNamespace(deepspeed_config={"zero_optimization": {"stage": 2, **zero}})
+    sharding = SimpleNamespace(mixed_precision_policy="theirs", fsdp_version=2)
     return SimpleNamespace(
         mixed_precision=precision, num_processes=4, distributed_type=SimpleNamespace(value="FSDP"),
-        state=SimpleNamespace(deepspeed_plugin=plugin, fsdp_plugin=SimpleNamespace(mixed_precision_policy="theirs")),
+        state=SimpleNamespace(deepspeed_plugin=plugin, fsdp_plugin=sharding),
     )
 
 
@@ -46,6 +47,13 @@ def test_blocks_are_the_members_of_lists_that_have_parts_of_their_own():
 def test_what_deepspeed_is_not_supported_for_is_one_line_with_the_way_out(changes, said):
     with pytest.raises(UserError, match=f"{said}.*fsdp.yaml"):
         Zero(accelerator(**changes), CONFIG, bool)
+
+
+def test_the_first_version_of_fsdp_is_refused():
+    asked = accelerator()
+    asked.state.fsdp_plugin.fsdp_version = 1
+    with pytest.raises(UserError, match="fsdp_version to 2"):
+        Sharded(asked, CONFIG, bool)
 
 
 @pytest.mark.parametrize("kind", [Zero, Sharded])
