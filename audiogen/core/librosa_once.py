@@ -24,7 +24,8 @@ PATIENCE = 600.0  # seconds; to compile takes 20 to 60. After that the lock is t
 
 @cache
 def load_librosa() -> ModuleType:
-    """-> librosa, compiled. The first call on a machine takes up to a minute and others wait for it; then 2 s."""
+    """-> librosa, compiled. The first call on a machine takes up to a minute and others wait for it; later ones a few
+    seconds, as it is a large library."""
     from filelock import FileLock
 
     lock = FileLock(_folder() / "audiogen_librosa.lock")

@@ -49,13 +49,14 @@ class Updates:
     """accelerate's way. Every process calls every method."""
 
     can_repeat = True  # whether a backward pass that failed may be done again
+    cast: torch.dtype | None = None  # the type of the arithmetic, where accelerate does not see to it
 
     def __init__(self, accelerator: Any, config: TrainConfig, agreed: Callable[[bool], bool]) -> None:
         """agreed: true on every process where it is true on one."""
         self.accelerator, self.config, self.agreed = accelerator, config, agreed
 
     def prepare(self, player: Player, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, Any]:
-        return self.accelerator.prepare(Turn(player), optimizer)
+        return self.accelerator.prepare(Turn(player, self.cast), optimizer)
 
     def micro(self, turn: nn.Module, last: bool) -> AbstractContextManager:
         """Around forward and backward of one micro-batch: gradients travel with the last one only."""
@@ -100,12 +101,9 @@ class Sharded(Updates):
         self.cast = cast_of(accelerator)
         plugin.mixed_precision_policy = None
 
-    def prepare(self, player: Player, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, Any]:
-        return self.accelerator.prepare(Turn(player, self.cast), optimizer)
-
 
 def cast_of(accelerator: Any) -> torch.dtype | None:
-    """The type of the arithmetic, where accelerate does not see to it."""
+    """What `Updates.cast` is for the precision that was asked for."""
     if accelerator.mixed_precision not in ("no", "bf16"):
         raise UserError(f"precision {accelerator.mixed_precision} with {accelerator.distributed_type.value}: choose "
                         "bf16 or fp32")

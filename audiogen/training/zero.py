@@ -16,9 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from audiogen.core.errors import UserError
-from audiogen.core.interfaces import Player
 from audiogen.training.config import TrainConfig
-from audiogen.training.updates import Turn, Updates, cast_of
+from audiogen.training.updates import Updates, cast_of
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -43,13 +42,8 @@ class Zero(Updates):
             "gradient_accumulation_steps": 1,  # for its accounts only: the loop says which micro-batch is the last
             "gradient_clipping": config.clip, "bf16": {"enabled": False}, "fp16": {"enabled": False},
         }
-        self._last = True
-
-    def prepare(self, player: Player, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, Any]:
-        return self.accelerator.prepare(Turn(player, self.cast), optimizer)
 
     def micro(self, turn: nn.Module, last: bool) -> AbstractContextManager:
-        self._last = last
         turn.set_gradient_accumulation_boundary(is_boundary=last)
         return nullcontext()
 
@@ -72,7 +66,7 @@ class _Moments:
     """AdamW's moments, gathered from all processes and dealt to them again."""
 
     def __init__(self, engine: Any) -> None:
-        self.engine, self.zero = engine, engine.optimizer
+        self.zero = engine.optimizer
         self.parameters = [p for p in engine.module.parameters() if p.requires_grad]
 
     @property

@@ -13,14 +13,46 @@ from pathlib import Path
 
 import accelerate
 import torch
+from torch import nn
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 sys.path.insert(0, str(Path(__file__).parent))
 import test_fit as toys  # noqa: E402
 
 import audiogen.generators  # noqa: E402
+from audiogen.training.updates import blocks  # noqa: E402
 
 audiogen.generators.TABLE["toy"] = "test_fit:Toy"
+
+
+class Layer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Conv1d(8, 8, 1)
+
+    def forward(self, x):
+        return x + self.inner(x).tanh()
+
+
+class Stack(toys.ToyTask):
+    """The toy with a list of layers before its own, which sharding is to find."""
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__(seed)
+        self.model.layers = nn.ModuleList([Layer(), Layer()])
+
+    def players(self):
+        def loss(batch, rng):
+            mel = batch.mel
+            for layer in self.model.layers:
+                mel = layer(mel)
+            return self.model.loss(batch._replace(mel=mel), rng)
+
+        return [toys.Player("toy", self.model, loss)]
+
+    def demo(self, model, folder, step):
+        """A checkpoint of it could not be loaded again, for Toy has no layers; nobody asks for one."""
 
 
 class LastFails(toys.Data):
@@ -43,7 +75,8 @@ if __name__ == "__main__":
     if how != "ddp":
         import cpus_as_devices  # noqa: F401
     # Where it goes on, it begins with other weights, which the state must replace.
-    task = getattr(toys, kind)(seed=99 if (Path(out) / "run" / "states").is_dir() else 0)
+    build = Stack if kind == "Stack" else getattr(toys, kind)
+    task = build(seed=99 if (Path(out) / "run" / "states").is_dir() else 0)
     if much == "nan":
         task = toys.Poisoned(lambda step: step == 3)
     config = toys.config(Path(out), steps=6, accumulation=int(accumulation),
@@ -58,4 +91,5 @@ if __name__ == "__main__":
     toys.fit(task, data, config, collate=toys.collate)
     if how != "ddp":
         assert str(accelerate.Accelerator().distributed_type.value) == how.upper()
-    assert any(isinstance(p, DTensor) for p in task.model.parameters()) is (how == "fsdp")
+    assert all(isinstance(p, DTensor) for p in task.model.parameters()) is (how == "fsdp")
+    assert all(isinstance(layer, FSDPModule) is (how == "fsdp") for layer in blocks(task.model))

@@ -58,10 +58,12 @@ def test_processes_train_what_one_trains(tmp_path, kind):
         assert len(noise.unique(dim=0)) == 4  # no two samples, and so no two ranks, draw the same
 
 
-def test_sharded_weights_are_the_same_weights_saved_loaded_and_averaged(tmp_path, alone):
-    train(tmp_path / "sharded", 2, "ToyTask", "fsdp", "one step")
-    train(tmp_path / "sharded", 2, "ToyTask", "fsdp")
-    (weights, losses), (others, curve) = alone, found(tmp_path / "sharded")
+def test_sharded_weights_are_the_same_weights_saved_loaded_and_averaged(tmp_path):
+    """By recipes/launch/fsdp.yaml, layer by layer: processes.py looks whether each has become one of FSDP2's."""
+    train(tmp_path / "alone", 1, "Stack")
+    train(tmp_path / "sharded", 2, "Stack", "fsdp", "one step")
+    train(tmp_path / "sharded", 2, "Stack", "fsdp")
+    (weights, losses), (others, curve) = found(tmp_path / "alone"), found(tmp_path / "sharded")
     torch.testing.assert_close(others, weights, rtol=0, atol=1e-6)
     assert curve == pytest.approx(losses, rel=1e-6)
 
